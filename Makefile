@@ -1,0 +1,43 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both build .venv first, with nothing but Python.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.demos
+	$(BIN)/heterofed demo mnist --rounds 5 --out runs/demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q --no-header tests/test_imports.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# torch and torchvision in one step: only then does pip choose two that fit each other.
+$(VENV)/.demos: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable ".[demos]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demos
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@

@@ -1,0 +1,85 @@
+"""Every setting that is not an argument of a scheduler, and the variable that changes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from heterofed.errors import ConfigError
+
+
+def _default_home() -> Path:
+    return Path.home() / ".heterofed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the framework does where no argument says otherwise; `Settings.from_env()` reads `HETEROFED_<FIELD>`."""
+
+    home: Path = field(default_factory=_default_home)
+    """Keys and the task store of this machine's parties live here (`HETEROFED_HOME`)."""
+
+    bind: str = "127.0.0.1:0"
+    """Where a host listens, address:port; port 0 takes a free one (`HETEROFED_BIND`)."""
+
+    gather_timeout_s: float = 600.0
+    """How long to wait for every party to be there; 0 waits for ever (`HETEROFED_GATHER_TIMEOUT_S`)."""
+
+    link_grace_s: float = 10.0
+    """How long a broken link may stay down before its party counts as gone (`HETEROFED_LINK_GRACE_S`)."""
+
+    notice_every_s: float = 5.0
+    """How often a wait says whom it waits for (`HETEROFED_NOTICE_EVERY_S`)."""
+
+    max_message_bytes: int = 1 << 30
+    """Largest message accepted from a peer, in bytes (`HETEROFED_MAX_MESSAGE_BYTES`)."""
+
+    psi_key_bits: int = 2048
+    """Size of a collaborator's RSA key for the private set intersection (`HETEROFED_PSI_KEY_BITS`)."""
+
+    progress: str = "auto"
+    """How progress is shown: auto, bar, plain, json or off (`HETEROFED_PROGRESS`)."""
+
+    def __post_init__(self) -> None:
+        for name in ("gather_timeout_s", "link_grace_s", "notice_every_s", "max_message_bytes"):
+            if not getattr(self, name) >= 0:  # NaN is neither
+                raise ConfigError(f"{name} is {getattr(self, name)}", expected="0 or more")
+        if self.progress not in PROGRESS_FORMS:
+            raise ConfigError(f"progress is {self.progress!r}", expected="one of " + ", ".join(PROGRESS_FORMS))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from `HETEROFED_*` variables.
+
+        Raises:
+            ConfigError: a variable does not have the form of its field; the text names it.
+        """
+        source = os.environ if environ is None else environ
+        values: dict[str, object] = {}
+        for each in fields(cls):
+            variable = f"HETEROFED_{each.name.upper()}"
+            text = source.get(variable)
+            if not text:
+                continue
+            convert = _CONVERTERS[each.name]
+            try:
+                values[each.name] = convert(text)
+            except ValueError:
+                raise ConfigError(f"{variable} is {text!r}", expected=f"a value like {each.default!r}") from None
+        return cls(**values)  # type: ignore[arg-type]  # each value went through its field's converter
+
+
+PROGRESS_FORMS = ("auto", "bar", "plain", "json", "off")
+
+_CONVERTERS: Mapping[str, type[Path] | type[str] | type[float] | type[int]] = {
+    "home": Path,
+    "bind": str,
+    "gather_timeout_s": float,
+    "link_grace_s": float,
+    "notice_every_s": float,
+    "max_message_bytes": int,
+    "psi_key_bits": int,
+    "progress": str,
+}

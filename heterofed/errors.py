@@ -1,0 +1,136 @@
+"""Every exception that heterofed raises on purpose.
+
+    HeterofedError
+    ├── ConfigError                a setting, a call or a class cannot work as written
+    │   └── UnknownTask            no task of this id where we looked
+    └── TaskFailed                 the task cannot go on; every party ends
+        ├── AlignmentError         ids, splits or batches differ between the parties
+        ├── EmbeddingError         what a feature model gave cannot cross the cut
+        ├── TemplateError          one of the user's own methods raised
+        ├── TrainingDiverged       a loss or gradient is NaN or infinite
+        ├── OutputError            a file or folder cannot be written
+        ├── ProtocolError          (abstract) something was said that this phase does not allow
+        │   ├── LocalProtocolError     we tried to: our bug
+        │   └── RemoteProtocolError    the peer did
+        │       └── FrameError             its bytes are not a message
+        ├── WireError              bytes cannot travel
+        │   ├── PeerTimeout            a deadline passed
+        │   ├── PeerGone               the link to a party is down and stays down
+        │   └── PeerRefused            the other end does not let us in
+        └── TaskAborted            another party gave up; carries its reason
+
+Every text says who, in which phase, what happened, what was expected and what to do. None of them holds a sample
+id, an embedding, a label or key material.
+"""
+
+from __future__ import annotations
+
+
+class HeterofedError(Exception):
+    """Base of all errors below.
+
+    Args:
+        what: what happened, as the part of a sentence after "<party>, while <phase>: ".
+        party: feature key of the party that this is about.
+        phase: what the session was doing, for example "training".
+        expected: what would have been right.
+        advice: what the reader can do now, as a sentence.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        party: str | None = None,
+        phase: str | None = None,
+        expected: str | None = None,
+        advice: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.party = party
+        self.phase = phase
+        self.expected = expected
+        self.advice = advice
+
+    def located(self, *, party: str | None = None, phase: str | None = None) -> HeterofedError:
+        """Fill in the party and the phase where they are not known yet; returns self."""
+        self.party = self.party or party
+        self.phase = self.phase or phase
+        return self
+
+    def __str__(self) -> str:
+        where = ", ".join(part for part in (self.party, f"while {self.phase}" if self.phase else None) if part)
+        text = f"{where}: {self.what}" if where else self.what
+        if self.expected:
+            text += f"; expected {self.expected}"
+        text = text.rstrip(".") + "."
+        return f"{text} {self.advice}" if self.advice else text
+
+
+class ConfigError(HeterofedError):
+    """A setting, a call or a class cannot work as it is written."""
+
+
+class UnknownTask(ConfigError):
+    """There is no task of this id in the place where we looked."""
+
+
+class TaskFailed(HeterofedError):
+    """The task cannot go on. User code may raise it too, to end the task for every party."""
+
+
+class AlignmentError(TaskFailed):
+    """Ids, splits or batches differ between the parties; nothing was trained on the wrong rows."""
+
+
+class EmbeddingError(TaskFailed):
+    """The output of a feature model cannot cross the cut: wrong type, dtype or shape."""
+
+
+class TemplateError(TaskFailed):
+    """A method that the user wrote raised. The original exception is `__cause__`; its text stays at its party."""
+
+
+class TrainingDiverged(TaskFailed):
+    """A loss or a gradient is NaN or infinite."""
+
+
+class OutputError(TaskFailed):
+    """A file or folder cannot be written. What was there before is untouched."""
+
+
+class ProtocolError(TaskFailed):
+    """Something was said that the phase does not allow. Raised as one of the two subclasses."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We tried to say something that the phase forbids: a bug on this side."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A peer said something that the phase forbids, or that contradicts what it said before."""
+
+
+class FrameError(RemoteProtocolError):
+    """The bytes of a peer are not a message: wrong form, type, size or limit."""
+
+
+class WireError(TaskFailed):
+    """Bytes cannot travel between two parties."""
+
+
+class PeerTimeout(WireError):
+    """A deadline passed before the awaited message came."""
+
+
+class PeerGone(WireError):
+    """The link to a party is down and did not come back."""
+
+
+class PeerRefused(WireError):
+    """The other end does not let this party in."""
+
+
+class TaskAborted(TaskFailed):
+    """Another party gave up; its reason is in the text."""
