@@ -1,0 +1,1 @@
+"""(2) Messages <-> bytes. No pickle, ever."""

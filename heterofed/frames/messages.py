@@ -1,0 +1,239 @@
+"""Everything that parties say to each other. The first words of each docstring give the direction.
+
+A message is a frozen struct; its bulk (tensors, PSI parts) is a `Blob`, which the codec sends as a frame of its own
+beside the header. Which message may be said when is the table in `heterofed/protocol/phases.py`.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta, Struct
+
+PROTOCOL_VERSION = 1
+"""Both ends of a link must speak the same version."""
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+Number: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
+Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+Token: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Digest: TypeAlias = Annotated[bytes, Meta(max_length=32)]
+
+
+class Blob:
+    """Bytes that travel as a frame of their own, without a copy."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self.data = data
+
+    @property
+    def nbytes(self) -> int:
+        """Length in bytes."""
+        return self.data.nbytes if isinstance(self.data, memoryview) else len(self.data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Blob) and bytes(self.data) == bytes(other.data)
+
+    def __hash__(self) -> int:
+        return hash(bytes(self.data))
+
+    def __repr__(self) -> str:
+        return f"Blob({self.nbytes} bytes)"
+
+
+DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+"""The dtypes that may cross the cut, and the size of one element in bytes."""
+
+MAX_DIMENSIONS = 8
+"""More dimensions than any embedding has; a bound on what a header can make us compute."""
+
+
+class RawTensor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A tensor as dtype, shape and little-endian row-major bytes; checked whenever one is made."""
+
+    dtype: str
+    shape: Annotated[tuple[Number, ...], Meta(min_length=2, max_length=MAX_DIMENSIONS)]
+    data: Blob
+
+    def __post_init__(self) -> None:
+        size = DTYPE_BYTES.get(self.dtype)
+        if size is None:
+            raise ValueError(f"dtype {self.dtype[:32]!r} may not cross; one of {', '.join(DTYPE_BYTES)} may")
+        if prod(self.shape) * size != self.data.nbytes:
+            raise ValueError(f"shape {self.shape} of {self.dtype} does not fit {self.data.nbytes} bytes")
+
+
+class Message(Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
+    """Base of all messages."""
+
+
+class CheckIn(Message, frozen=True):
+    """Collaborator → host: I am here for this task. Repeated with a new nonce after a restart, until Welcome."""
+
+    protocol: int
+    task_id: Key
+    feature_key: Key
+    nonce: Token
+    trainable: bool
+    """False: my feature model is frozen, send me no gradients."""
+    own_batches: bool
+    """True: my code chooses the batches (`iterate_*`); False: I follow the host's plan (`load_batch`)."""
+
+
+class Welcome(Message, frozen=True):
+    """Host → collaborator: everybody is here, this is the session. Echoes the nonce of the check-in."""
+
+    nonce: Token
+    session: Token
+    """Random; keys the digests of this session."""
+    parties: tuple[Key, ...]
+    """Feature keys of all parties, host first."""
+    max_rounds: Count
+    """0: until the host says so."""
+    calculation_timeout_s: Annotated[float, Meta(ge=0)]
+    """How long any one step of a party may take, in seconds; 0: no limit."""
+
+
+class PsiPart(Message, frozen=True):
+    """Either way: one message of the private set intersection, opaque here (see `psi/messages.py`)."""
+
+    payload: Blob
+
+
+class Split(Message, frozen=True):
+    """Either way: the sizes and keyed digests of my ordered train and test ids."""
+
+    train: Count
+    test: Count
+    train_digest: Digest
+    test_digest: Digest
+
+
+class BatchPlan(Message, frozen=True):
+    """Host → collaborator: round `round` starts now, over these batches."""
+
+    round: Number
+    own_batches: bool
+    """True: the host's code chooses the batches; all that follows is then 0, False or empty."""
+    batch_size: Count
+    """Rows of every batch but the last."""
+    batches: Count
+    shuffle: bool
+    seed: Annotated[int, Meta(ge=0, lt=2**32)]
+    """Of the round's permutation, when `shuffle`."""
+    digest: Digest
+    """Keyed digest of the train ids in the order of this round."""
+
+
+class RoundReady(Message, frozen=True):
+    """Collaborator → host: I have the plan of this round and come to the same order."""
+
+    round: Number
+
+
+class Embedding(Message, frozen=True):
+    """Collaborator → host: the output of my feature model for one batch, in training or in a test."""
+
+    round: Number
+    batch: Count
+    """From 0 in each round and in each test."""
+    rows: Number
+    digest: Digest
+    """Keyed digest of the ids of these rows; empty where the user's code chose them."""
+    values: RawTensor
+    """(rows, width, …), floating point."""
+
+    def __post_init__(self) -> None:
+        if self.rows != self.values.shape[0]:
+            raise ValueError(f"{self.rows} rows declared, {self.values.shape[0]} sent")
+
+
+class Gradient(Message, frozen=True):
+    """Host → collaborator: the gradient of the loss by your embedding of this batch, of the embedding's shape."""
+
+    round: Number
+    batch: Count
+    loss: float | None
+    """The host's mean loss of this round so far, for your progress bar; None: not shared or not known yet."""
+    values: RawTensor
+
+
+class Proceed(Message, frozen=True):
+    """Host → collaborator: I have this batch and nothing to backpropagate; go on."""
+
+    round: Number
+    batch: Count
+    loss: float | None
+    """As in Gradient; None in a test."""
+
+
+class BatchesEnd(Message, frozen=True):
+    """Collaborator → host: that was my last batch of this round's training or test."""
+
+    round: Number
+    batches: Count
+
+
+class StartTest(Message, frozen=True):
+    """Host → collaborator: send me the embeddings of the test ids."""
+
+    round: Number
+
+
+class CloseRound(Message, frozen=True):
+    """Host → collaborator: the round is over; keep a checkpoint."""
+
+    round: Number
+
+
+class RoundClosed(Message, frozen=True):
+    """Collaborator → host: my checkpoint of this round is on the disk."""
+
+    round: Number
+
+
+class CompleteTask(Message, frozen=True):
+    """Host → collaborator: training is finished; write your model."""
+
+    rounds: Count
+
+
+class Completed(Message, frozen=True):
+    """Collaborator → host: my model is written. The last message of a session."""
+
+    rounds: Count
+
+
+class Abort(Message, frozen=True):
+    """Either way: the task cannot go on. The host passes it on to the other collaborators."""
+
+    party: Key
+    """Whose trouble it is."""
+    error: Key
+    """Name of the error class."""
+    reason: Text
+    """For people; holds no data."""
+
+
+AnyMessage: TypeAlias = (
+    CheckIn
+    | Welcome
+    | PsiPart
+    | Split
+    | BatchPlan
+    | RoundReady
+    | Embedding
+    | Gradient
+    | Proceed
+    | BatchesEnd
+    | StartTest
+    | CloseRound
+    | RoundClosed
+    | CompleteTask
+    | Completed
+    | Abort
+)

@@ -1,0 +1,1 @@
+"""Who may say what, when. No input or output, no torch."""

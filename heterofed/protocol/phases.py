@@ -1,0 +1,111 @@
+"""Who may say what, when: one table. Everything that moves a session from phase to phase is in this file.
+
+The table knows no "us" and "them": a session at either end uses the same rows, so the two cannot disagree about what is
+legal. `docs/protocol.md` shows it as a diagram that `diagram()` draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from heterofed.frames.messages import (
+    Abort,
+    BatchesEnd,
+    BatchPlan,
+    CheckIn,
+    CloseRound,
+    Completed,
+    CompleteTask,
+    Embedding,
+    Gradient,
+    Message,
+    Proceed,
+    PsiPart,
+    RoundClosed,
+    RoundReady,
+    Split,
+    StartTest,
+    Welcome,
+)
+
+
+class Role(Enum):
+    """Which end of a link said something."""
+
+    HOST = "host"
+    COLLABORATOR = "collaborator"
+
+
+class Phase(Enum):
+    """Where a host and one collaborator are; the value completes "while …" in an error."""
+
+    GATHERING = "gathering the parties"
+    CHECKED_IN = "waiting for all parties"
+    MATCHING = "matching ids"
+    ALIGNING = "comparing the splits"
+    READY = "between rounds"
+    STARTING_ROUND = "starting a round"
+    TRAINING = "training"
+    AWAITING_GRADIENT = "training, gradient due"
+    TRAINED = "ending a round's batches"
+    TESTING = "testing"
+    AWAITING_PROCEED = "testing, answer due"
+    TESTED = "ending a test"
+    CLOSING_ROUND = "closing a round"
+    COMPLETING = "completing the task"
+    COMPLETED = "after completion"
+    ABORTED = "after an abort"
+
+
+H, C = Role.HOST, Role.COLLABORATOR
+
+TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
+    Phase.GATHERING: {(C, CheckIn): Phase.CHECKED_IN},
+    Phase.CHECKED_IN: {(C, CheckIn): Phase.CHECKED_IN, (H, Welcome): Phase.MATCHING},
+    Phase.MATCHING: {
+        (H, PsiPart): Phase.MATCHING,
+        (C, PsiPart): Phase.MATCHING,
+        (C, Split): Phase.ALIGNING,
+        (H, CompleteTask): Phase.COMPLETING,  # people who want only the intersection
+    },
+    Phase.ALIGNING: {(H, Split): Phase.READY},
+    Phase.READY: {(H, BatchPlan): Phase.STARTING_ROUND, (H, CompleteTask): Phase.COMPLETING},
+    Phase.STARTING_ROUND: {(C, RoundReady): Phase.TRAINING},
+    Phase.TRAINING: {(C, Embedding): Phase.AWAITING_GRADIENT, (C, BatchesEnd): Phase.TRAINED},
+    Phase.AWAITING_GRADIENT: {(H, Gradient): Phase.TRAINING, (H, Proceed): Phase.TRAINING},
+    Phase.TRAINED: {(H, StartTest): Phase.TESTING, (H, CloseRound): Phase.CLOSING_ROUND},
+    Phase.TESTING: {(C, Embedding): Phase.AWAITING_PROCEED, (C, BatchesEnd): Phase.TESTED},
+    Phase.AWAITING_PROCEED: {(H, Proceed): Phase.TESTING},
+    Phase.TESTED: {(H, CloseRound): Phase.CLOSING_ROUND},
+    Phase.CLOSING_ROUND: {(C, RoundClosed): Phase.READY},
+    Phase.COMPLETING: {(C, Completed): Phase.COMPLETED},
+    Phase.COMPLETED: {},
+    Phase.ABORTED: {},
+}
+"""phase -> (who says, what) -> the phase after it. `Abort` is legal for both in every phase but the last two."""
+
+FINAL = frozenset({Phase.COMPLETED, Phase.ABORTED})
+"""Nothing may be said after these."""
+
+
+def next_phase(phase: Phase, sender: Role, message: type[Message]) -> Phase | None:
+    """Return the phase after this message, or None when this phase does not allow it from this sender."""
+    if message is Abort:
+        return None if phase in FINAL else Phase.ABORTED
+    return TRANSITIONS[phase].get((sender, message))
+
+
+def allowed(phase: Phase, sender: Role) -> list[str]:
+    """Return the names of the messages that this sender may say now, besides Abort."""
+    return [message.__name__ for role, message in TRANSITIONS[phase] if role is sender]
+
+
+def diagram() -> str:
+    """Return the table as a Mermaid state diagram; `Abort` is left out, it goes to ABORTED from everywhere."""
+    lines = ["stateDiagram-v2", "    [*] --> GATHERING"]
+    for phase, row in TRANSITIONS.items():
+        for (role, message), after in row.items():
+            lines.append(f"    {phase.name} --> {after.name}: {role.value} says {message.__name__}")
+    lines.append("    COMPLETED --> [*]")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""One message of every type, for tests that walk all of them."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from heterofed.frames.messages import (
+    Abort,
+    AnyMessage,
+    BatchesEnd,
+    BatchPlan,
+    Blob,
+    CheckIn,
+    CloseRound,
+    Completed,
+    CompleteTask,
+    Embedding,
+    Gradient,
+    Message,
+    Proceed,
+    PsiPart,
+    RoundClosed,
+    RoundReady,
+    Split,
+    StartTest,
+    Welcome,
+)
+from heterofed.frames.tensors import pack
+
+NONCE = bytes(range(16))
+SESSION = bytes(range(16, 32))
+DIGEST = bytes(range(32, 48))
+
+ALL_TYPES: tuple[type[Message], ...] = get_args(AnyMessage)
+
+
+def numbers(rows: int = 2, width: int = 3) -> Tensor:
+    """Return 0, 1, 2, … as (rows, width) float32."""
+    return torch.arange(rows * width, dtype=torch.float32).view(rows, width)
+
+
+def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
+    """Return one message of every type; those that name a round and a batch name these."""
+    values = pack(numbers())
+    return [
+        CheckIn(protocol=1, task_id="t1", feature_key="c1", nonce=NONCE, trainable=True, own_batches=False),
+        Welcome(nonce=NONCE, session=SESSION, parties=("host", "c1"), max_rounds=3, calculation_timeout_s=300.0),
+        PsiPart(payload=Blob(b"opaque")),
+        Split(train=8, test=2, train_digest=DIGEST, test_digest=DIGEST),
+        BatchPlan(
+            round=round_, own_batches=False, batch_size=4, batches=2, shuffle=True, seed=2**32 - 1, digest=DIGEST
+        ),
+        RoundReady(round=round_),
+        Embedding(round=round_, batch=batch, rows=2, digest=DIGEST, values=values),
+        Gradient(round=round_, batch=batch, loss=0.25, values=values),
+        Proceed(round=round_, batch=batch, loss=None),
+        BatchesEnd(round=round_, batches=batch),
+        StartTest(round=round_),
+        CloseRound(round=round_),
+        RoundClosed(round=round_),
+        CompleteTask(rounds=round_),
+        Completed(rounds=round_),
+        Abort(party="c1", error="OutputError", reason="cannot write: no space left"),
+    ]
+
+
+def example(kind: type[Message], round_: int = 1, batch: int = 0) -> AnyMessage:
+    """Return the example of a type."""
+    return next(each for each in one_of_each(round_, batch) if type(each) is kind)
