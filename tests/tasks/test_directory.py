@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from heterofed.config import Settings
+from heterofed.errors import ConfigError, UnknownTask
+from heterofed.tasks import Directory, HostAddress, open_directory
+
+HOST_KEY, BANK_KEY = b"h" * 40, b"b" * 40
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Directory:
+    return open_directory(Settings(home=tmp_path / "home"))
+
+
+@pytest.fixture
+def task_id(directory: Directory) -> str:
+    return directory.store.create("t", ["host", "bank", "shop"]).id
+
+
+def test_the_store_lies_under_the_home_of_the_settings(directory: Directory, tmp_path: Path) -> None:
+    assert directory.home == tmp_path / "home"
+    assert (tmp_path / "home" / "tasks.db").is_file()
+
+
+def test_a_host_is_found_while_it_is_up_and_only_then(directory: Directory, task_id: str) -> None:
+    assert directory.host_of(task_id) is None
+    directory.announce_host(task_id, "host", "tcp://127.0.0.1:1", HOST_KEY)
+    assert directory.host_of(task_id) == HostAddress("host", "tcp://127.0.0.1:1", HOST_KEY)
+    directory.withdraw_host(task_id, "host")
+    assert directory.host_of(task_id) is None
+    directory.announce_host(task_id, "host", "tcp://127.0.0.1:2", HOST_KEY)
+    found = directory.host_of(task_id)
+    assert found is not None
+    assert found.endpoint == "tcp://127.0.0.1:2"
+
+
+def test_a_second_host_is_refused_and_changes_nothing(directory: Directory, task_id: str) -> None:
+    directory.announce_host(task_id, "host", "tcp://127.0.0.1:1", HOST_KEY)
+    with pytest.raises(ConfigError, match="host is; expected one host"):
+        directory.announce_host(task_id, "bank", "tcp://127.0.0.1:2", BANK_KEY)
+    assert directory.host_of(task_id) == HostAddress("host", "tcp://127.0.0.1:1", HOST_KEY)
+    assert directory.party_of(task_id, BANK_KEY) is None
+
+
+def test_a_collaborator_with_the_feature_key_of_the_running_host_is_refused(directory: Directory, task_id: str) -> None:
+    directory.announce_host(task_id, "host", "tcp://127.0.0.1:1", HOST_KEY)
+    with pytest.raises(ConfigError, match=r"running host .* Give this party its own feature_key"):
+        directory.announce_collaborator(task_id, "host", BANK_KEY)
+    assert directory.party_of(task_id, HOST_KEY) == "host"
+
+
+def test_a_wrong_feature_key_at_the_host_can_be_put_right(directory: Directory, task_id: str) -> None:
+    directory.announce_host(task_id, "bank", "tcp://127.0.0.1:1", BANK_KEY)
+    directory.withdraw_host(task_id, "bank")
+    directory.announce_collaborator(task_id, "bank", BANK_KEY)
+    directory.announce_host(task_id, "host", "tcp://127.0.0.1:2", HOST_KEY)
+    assert [party.role for party in directory.find(task_id).parties] == ["host", "collaborator", None]
+
+
+def test_only_keys_of_this_task_are_let_in_also_from_another_thread(directory: Directory, task_id: str) -> None:
+    other = directory.store.create("other", ["x", "y"]).id
+    directory.announce_host(task_id, "host", "tcp://127.0.0.1:1", HOST_KEY)
+    directory.announce_collaborator(task_id, "bank", BANK_KEY)
+    directory.announce_collaborator(other, "x", b"x" * 40)
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        answers.extend(directory.party_of(task_id, key) for key in (HOST_KEY, BANK_KEY, b"x" * 40, b"s" * 40, b""))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join(timeout=10)
+    assert answers == ["host", "bank", None, None, None]
+    assert directory.party_of("nothere", HOST_KEY) is None
+    assert directory.party_of(other, b"x" * 40) == "x"
+
+
+def test_an_unknown_task_or_party_is_named(directory: Directory, task_id: str) -> None:
+    with pytest.raises(UnknownTask, match="nothere"):
+        directory.find("nothere")
+    with pytest.raises(UnknownTask):
+        directory.host_of("nothere")
+    with pytest.raises(UnknownTask):
+        directory.announce_collaborator("nothere", "bank", BANK_KEY)
+    with pytest.raises(ConfigError, match="one of host, bank, shop"):
+        directory.announce_collaborator(task_id, "bnk", BANK_KEY)
+    with pytest.raises(ConfigError, match="one of host, bank, shop"):
+        directory.withdraw_host(task_id, "bnk")
