@@ -1,0 +1,275 @@
+"""The host's end: a ROUTER that knows every connection by its key. The package's text says how it fits together."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import zmq
+
+from heterofed.errors import ConfigError, PeerGone, PeerTimeout
+from heterofed.wire.keys import KeyPair
+from heterofed.wire.parts import Signal, from_parts, to_parts
+from heterofed.wire.transport import Buffer, Delivery, Doorkeeper
+from heterofed.wire.zeromq.gate import ZAP_DOMAIN, Gate
+from heterofed.wire.zeromq.sockets import End, as_milliseconds
+
+PROBE_PAUSE_S = 0.5
+"""A link that is suspected or down is probed this often."""
+
+PROBE_AT_LEAST_EVERY_S = 30.0
+"""Any other link is probed this seldom: a queue of 64 lasts for half an hour, and no suspicion is missed for ever."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Link:
+    """What a host knows of its connection to one party."""
+
+    routing_id: bytes
+    key: str
+    descriptor: int | None
+    """The connection's file descriptor in this process; None while it may have changed."""
+
+    doubts: int = 0
+    """How many more probes must succeed before we believe that it stands."""
+
+    down_since: float | None = None
+    probed_at: float = -math.inf
+
+
+class HostTransport(End):
+    """The host's end: listens, and talks to every party that the doorkeeper knows.
+
+    Args:
+        party: feature key of the host.
+        bind: address:port to listen on; port 0 takes a free one.
+        key: the host's long-term key.
+        doorkeeper: says whose key it is; called from a thread of its own.
+        max_message_bytes: larger messages are neither sent nor accepted.
+        queue_messages: how many messages may wait in each direction of each link.
+        heartbeat_s: pause between two signs of life on an idle connection.
+        dead_after_s: a connection without a sign of life for so long is dropped.
+
+    Raises:
+        ConfigError: it cannot listen there.
+    """
+
+    def __init__(
+        self,
+        party: str,
+        *,
+        bind: str = "127.0.0.1:0",
+        key: KeyPair,
+        doorkeeper: Doorkeeper,
+        max_message_bytes: int = 1 << 30,
+        queue_messages: int = 64,
+        heartbeat_s: float = 2.0,
+        dead_after_s: float = 8.0,
+    ) -> None:
+        super().__init__(
+            party,
+            zmq.ROUTER,
+            key,
+            monitored=zmq.EVENT_DISCONNECTED,
+            max_message_bytes=max_message_bytes,
+            queue_messages=queue_messages,
+            heartbeat_s=heartbeat_s,
+            dead_after_s=dead_after_s,
+        )
+        self._links: dict[str, _Link] = {}
+        self._bound: dict[bytes, str] = {}
+        self._gate = Gate(self._context, doorkeeper)
+        self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+        self._socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        # Without it libzmq lets everybody in when no gate answers.
+        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._socket.setsockopt(zmq.IPV6, int(bind.startswith("[")))
+        try:
+            self._socket.bind(f"tcp://{bind}")
+        except zmq.ZMQError as error:
+            self.close(0)
+            raise ConfigError(
+                f"cannot listen on {bind}: {error.strerror}",
+                party=party,
+                expected="address:port of this machine, for example 127.0.0.1:0",
+                advice="Choose another port, or 0 for a free one (HETEROFED_BIND).",
+            ) from error
+        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        """Where collaborators connect to, "tcp://address:port". A host bound to 0.0.0.0 is reached by its own name."""
+
+    def send(self, to: str, frames: Sequence[Buffer], timeout_s: float = 0.0) -> None:
+        """See `Transport.send`. The frames are copied: their memory is the caller's again when this returns."""
+        self._refuse_closed()
+        link = self._links.get(to)
+        if link is None:
+            raise PeerGone(f"{to} never connected", party=self.party, advice=f"Check that {to} runs.")
+        parts = [link.routing_id, *to_parts(frames, self._max_message_bytes)]
+        try:
+            try:
+                self._socket.send_multipart(parts, zmq.NOBLOCK)
+            except zmq.Again:
+                self._socket.setsockopt(zmq.SNDTIMEO, as_milliseconds(timeout_s) if timeout_s > 0 else -1)
+                self._socket.send_multipart(parts)
+        except zmq.Again:
+            raise PeerTimeout(
+                f"the queue to {to} was full for {timeout_s:g} s",
+                party=self.party,
+                advice=f"{to} is connected but takes nothing: see what it does.",
+            ) from None
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._note_down(link)
+            raise PeerGone(
+                f"the connection to {to} is down",
+                party=self.party,
+                advice=f"Check that {to} still runs and that the network is up.",
+            ) from None
+        link.down_since = None
+
+    def receive(self, timeout_s: float) -> Delivery | None:
+        """See `Transport.receive`."""
+        self._refuse_closed()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            if self._socket.poll(as_milliseconds(left_s)):
+                delivery = self._open(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
+                if delivery is not None:
+                    return delivery
+            if left_s == 0:
+                self._read_monitor()
+                return None
+
+    def down_for(self, party: str) -> float:
+        """See `Transport.down_for`."""
+        self._refuse_closed()
+        link = self._links.get(party)
+        if link is None or self._stands(link) or link.down_since is None:
+            return 0.0
+        return time.monotonic() - link.down_since
+
+    def _close_extras(self, linger_s: float) -> None:
+        # Who is inside stays connected while the rest of the queue is sent; nobody new comes in.
+        self._gate.close()
+
+    def _open(self, parts: list[zmq.Frame]) -> Delivery | None:
+        if len(parts) < 2:
+            return None
+        party = self._sender(parts)
+        if party is None:
+            return None
+        content = from_parts([part.buffer for part in parts[1:]], self._max_message_bytes)
+        if isinstance(content, Signal):
+            if content is Signal.NOISE:
+                logger.warning("%s sent something that is no message, or is too large; ignored", party)
+            return None
+        return Delivery(party, content)
+
+    def _sender(self, parts: list[zmq.Frame]) -> str | None:
+        routing_id = bytes(parts[0].buffer)
+        key = _key(parts[1])
+        if key is None:
+            return None
+        party = self._bound.get(routing_id)
+        if party is None:
+            return self._welcome(routing_id, key, _descriptor(parts[1]))
+        link = self._links[party]
+        if link.key != key:
+            # Someone took over a routing id that belongs to another key, and with it what we would send there.
+            del self._bound[routing_id]
+            link.routing_id = secrets.token_bytes(32)
+            self._note_down(link)
+            logger.warning("a connection of %s was taken over with another key, and is not used any more", party)
+            return None
+        link.descriptor = _descriptor(parts[1])
+        if link.down_since is not None:
+            self._probe(link)
+        return party
+
+    def _welcome(self, routing_id: bytes, key: str, descriptor: int | None) -> str | None:
+        """A routing id that we have not heard: bind it to its party, unless that is here already."""
+        party = self._gate.admitted.get(key)
+        # libzmq's own ids begin with a zero. Ours never do: this is what was left unread of a connection that the same
+        # process has replaced. To hand it out after newer messages would break their order.
+        if party is None or routing_id[:1] == b"\0":
+            return None
+        link = self._links.get(party)
+        if link is not None:
+            if self._stands(link, claimed=True):
+                logger.warning("a second process came as %s and was refused", party)
+                self._signal(routing_id, Signal.REFUSED)
+                return None
+            self._bound.pop(link.routing_id, None)
+        self._links[party] = _Link(routing_id, key, descriptor)
+        self._bound[routing_id] = party
+        logger.info("%s is connected", party)
+        return party
+
+    def _stands(self, link: _Link, *, claimed: bool = False) -> bool:
+        """Whether a link is up, probing it where there is a reason; somebody else's claim to its name is one."""
+        self._read_monitor()
+        doubted = link.doubts > 0 or link.down_since is not None
+        if claimed:
+            pause_s = 0.0 if doubted else PROBE_PAUSE_S
+        else:
+            pause_s = PROBE_PAUSE_S if doubted else PROBE_AT_LEAST_EVERY_S
+        if time.monotonic() - link.probed_at >= pause_s:
+            self._probe(link)
+        return link.down_since is None
+
+    def _probe(self, link: _Link) -> None:
+        link.doubts = max(0, link.doubts - 1)
+        link.probed_at = time.monotonic()
+        if self._signal(link.routing_id, Signal.PROBE):
+            link.down_since = None
+        else:
+            self._note_down(link)
+
+    def _note_down(self, link: _Link) -> None:
+        if link.down_since is None:
+            link.down_since = time.monotonic()
+            link.descriptor = None
+
+    def _signal(self, routing_id: bytes, signal: Signal) -> bool:
+        """Send a signal; False says that there is no such connection."""
+        try:
+            self._socket.send_multipart([routing_id, *signal.parts], zmq.NOBLOCK)
+        except zmq.Again:
+            return True  # the queue is full, but there is one
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        return True
+
+    def _read_monitor(self) -> None:
+        for _, descriptor in self._events():
+            for link in self._links.values():
+                if link.descriptor in (descriptor, None):
+                    # Two, because libzmq tells the monitor before it takes the connection away: a probe that is fast
+                    # enough still succeeds.
+                    link.doubts = 2
+                    link.descriptor = None
+
+
+def _key(part: zmq.Frame) -> str | None:
+    try:
+        return str(part.get("User-Id"))
+    except zmq.ZMQError:
+        return None  # came past the gate: never seen, and not to be trusted
+
+
+def _descriptor(part: zmq.Frame) -> int | None:
+    try:
+        return int(part.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None  # a libzmq without it: then every disconnection suspects every party, which is right but slower
