@@ -1,0 +1,1 @@
+"""(1) Local rows -> embeddings. No network here."""

@@ -1,0 +1,216 @@
+"""Local rows -> embeddings, by either door: the user's own generator, or the framework's batches and `load_batch`.
+
+What comes out is checked here, so that the error is raised at the party whose code made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from heterofed.errors import AlignmentError, EmbeddingError
+from heterofed.features.alignment import digest_of
+from heterofed.features.batches import RoundOrder
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Dtypes of which gradients exist and which may cross the cut."""
+
+
+@dataclass(frozen=True)
+class LocalBatch:
+    """One batch as this party sees it."""
+
+    embedding: Tensor
+    """(rows, width, …), floating point; in training it carries its autograd graph."""
+
+    labels: Any
+    """Whatever the host's code gave, of length rows; None at a collaborator."""
+
+    digest: bytes
+    """Keyed digest of the rows' ids; empty where the user's code chose them."""
+
+
+class BatchSource(Protocol):
+    """Gives the batches of one pass in order."""
+
+    def __iter__(self) -> Iterator[LocalBatch]: ...
+
+    def prefetch(self) -> None:
+        """Do what can be done for the next batch before this one's gradient has come."""
+
+
+class EmbeddingForm:
+    """Holds a party's embeddings to one dtype and one shape after the rows, that of its first batch.
+
+    Args:
+        party: feature key, for the text of errors.
+        source: where the embeddings come from, for the text of errors.
+    """
+
+    def __init__(self, party: str, source: str) -> None:
+        self._party = party
+        self._source = source
+        self._dtype: torch.dtype | None = None
+        self._width: tuple[int, ...] = ()
+
+    def check(self, value: object) -> Tensor:
+        """Return the value if it may cross the cut.
+
+        Raises:
+            EmbeddingError: not a floating point tensor of (rows, width, …), or unlike the first one.
+        """
+        if not isinstance(value, Tensor):
+            raise self._error(f"gave {type(value).__name__}", "a torch.Tensor")
+        if value.dtype not in FLOATS:
+            raise self._error(f"gave a tensor of {value.dtype}", "one of " + ", ".join(str(each) for each in FLOATS))
+        if value.dim() < 2 or value.numel() == 0:
+            raise self._error(
+                f"gave a tensor of shape {tuple(value.shape)}", "(rows, width, …), batch first, not empty"
+            )
+        if self._dtype is None:
+            self._dtype, self._width = value.dtype, tuple(value.shape[1:])
+        if (value.dtype, tuple(value.shape[1:])) != (self._dtype, self._width):
+            raise self._error(
+                f"gave {value.dtype} of shape {tuple(value.shape)}",
+                f"{self._dtype} of shape (rows, {', '.join(map(str, self._width))}) as in its first batch",
+            )
+        return value
+
+    def _error(self, problem: str, expected: str) -> EmbeddingError:
+        return EmbeddingError(
+            f"{self._source} {problem}",
+            party=self._party,
+            expected=expected,
+            advice="Mend the feature model, or the method that yields its output.",
+        )
+
+
+class UserBatches:
+    """Batches that the user's `iterate_*` generator chooses.
+
+    Args:
+        generate: calls the user's method.
+        with_labels: True at the host, where it yields (embedding, labels).
+        form: checks the embeddings.
+        method: the user's method, for the text of errors.
+    """
+
+    def __init__(
+        self, generate: Callable[[], Iterator[Any]], *, with_labels: bool, form: EmbeddingForm, method: str
+    ) -> None:
+        self._generate = generate
+        self._with_labels = with_labels
+        self._form = form
+        self._method = method
+
+    def __iter__(self) -> Iterator[LocalBatch]:
+        produced = self._generate()
+        if not isinstance(produced, Iterator):
+            raise EmbeddingError(
+                f"{self._method} returned {type(produced).__name__}", expected="a generator: use yield, not return"
+            )
+        try:
+            for each in produced:
+                labels = None
+                if self._with_labels:
+                    if not isinstance(each, tuple) or len(each) != 2:
+                        raise EmbeddingError(
+                            f"{self._method} yielded {type(each).__name__}", expected="(embedding, labels)"
+                        )
+                    each, labels = each
+                embedding = self._form.check(each)
+                if self._with_labels:
+                    check_labels(labels, embedding.shape[0], self._method)
+                yield LocalBatch(embedding, labels, b"")
+        finally:
+            if isinstance(produced, Generator):
+                produced.close()
+
+    def prefetch(self) -> None:
+        """Nothing: the user's generator decides when it reads."""
+
+
+class PlannedBatches:
+    """Batches of a `RoundOrder`, read by the user's `load_batch`.
+
+    Args:
+        order: the ids of this pass and where they are cut.
+        load: calls the user's `load_batch(ids)`.
+        model: makes embeddings of what it returned.
+        with_labels: True at the host, where `load_batch` returns (inputs, labels).
+        form: checks the embeddings.
+    """
+
+    method = "load_batch"
+
+    def __init__(
+        self,
+        order: RoundOrder,
+        *,
+        load: Callable[[list[str]], Any],
+        model: nn.Module,
+        with_labels: bool,
+        form: EmbeddingForm,
+    ) -> None:
+        self._order = order
+        self._load = load
+        self._model = model
+        self._with_labels = with_labels
+        self._form = form
+        self._queue: Iterator[list[str]] = iter(())
+        self._next: tuple[list[str], Any, Any] | None = None
+
+    def __iter__(self) -> Iterator[LocalBatch]:
+        self._queue = iter(self._order)
+        self._next = None
+        while True:
+            self.prefetch()
+            if self._next is None:
+                return
+            ids, inputs, labels = self._next
+            self._next = None
+            embedding = self._form.check(self._model(inputs))
+            if embedding.shape[0] != len(ids):
+                raise AlignmentError(
+                    f"{self.method} and the feature model gave {embedding.shape[0]} rows for {len(ids)} ids",
+                    expected="one row for each id, in their order",
+                )
+            yield LocalBatch(embedding, labels, digest_of(ids, self._order.key))
+
+    def prefetch(self) -> None:
+        """Load the next batch's rows, unless they are there already."""
+        if self._next is not None:
+            return
+        ids = next(self._queue, None)
+        if ids is None:
+            return
+        loaded = self._load(ids)
+        labels = None
+        if self._with_labels:
+            if not isinstance(loaded, tuple) or len(loaded) != 2:
+                raise EmbeddingError(f"{self.method} returned {type(loaded).__name__}", expected="(inputs, labels)")
+            loaded, labels = loaded
+            check_labels(labels, len(ids), self.method)
+        self._next = (ids, loaded, labels)
+
+
+def check_labels(labels: Any, rows: int, method: str) -> None:
+    """Check that there is one label for each row.
+
+    Raises:
+        AlignmentError: there is not, or the labels have no length.
+    """
+    try:
+        count = len(labels)
+    except TypeError:
+        raise AlignmentError(f"{method} gave labels of type {type(labels).__name__}", expected="a tensor") from None
+    if count != rows:
+        raise AlignmentError(
+            f"{method} gave {count} labels for {rows} rows",
+            expected="one label for each row",
+            advice="Make the labels from the same rows as the embedding.",
+        )

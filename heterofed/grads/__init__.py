@@ -1,0 +1,1 @@
+"""(5) Loss -> gradients, and their way back across the cut."""

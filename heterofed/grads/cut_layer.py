@@ -1,0 +1,89 @@
+"""Where the embeddings of the collaborators enter the host's graph and their gradients leave it.
+
+Each embedding that came over the wire becomes a leaf of autograd. Autograd accumulates a leaf's gradient as soon as the
+last operation that used it is differentiated, which is before it walks on into the host's own feature model; a hook
+hands the gradient over at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from heterofed.errors import ConfigError, TrainingDiverged
+
+
+class CutLayer:
+    """Opens the embeddings of one batch after another to autograd.
+
+    Args:
+        leave: called with (feature key, gradient) once for each trainable party and batch. The gradient has the
+            shape, dtype and device of the embedding.
+        warn: called with one line when a party's embedding was not used; once per party.
+    """
+
+    def __init__(self, leave: Callable[[str, Tensor], None], warn: Callable[[str], None]) -> None:
+        self._leave = leave
+        self._warn = warn
+        self._leaves: dict[str, Tensor] = {}
+        self._left: set[str] = set()
+        self._warned: set[str] = set()
+
+    def open(self, received: Mapping[str, Tensor], trainable: set[str] | frozenset[str]) -> dict[str, Tensor]:
+        """Return the embeddings as leaves, ready for `train_a_batch`.
+
+        Args:
+            received: feature key -> (rows, width, …), as it came over the wire.
+            trainable: parties that want a gradient; the others' embeddings are constants.
+        """
+        self._leaves = {}
+        self._left = set()
+        opened: dict[str, Tensor] = {}
+        for key, embedding in received.items():
+            if key not in trainable:
+                opened[key] = embedding.detach()
+                continue
+            leaf = embedding.detach().requires_grad_(True)
+            leaf.register_post_accumulate_grad_hook(self._handed_over(key))
+            self._leaves[key] = leaf
+            opened[key] = leaf
+        return opened
+
+    def close(self) -> None:
+        """End the batch: a party whose embedding took no part in the loss gets a zero gradient, and one warning."""
+        for key, leaf in self._leaves.items():
+            if key in self._left:
+                continue
+            if key not in self._warned:
+                self._warned.add(key)
+                self._warn(
+                    f"train_a_batch did not use the embedding of {key} or did not call backward(): "
+                    f"it gets a zero gradient, and its model does not learn from such batches"
+                )
+            self._left.add(key)
+            self._leave(key, torch.zeros_like(leaf))
+        self._leaves = {}
+
+    def _handed_over(self, key: str) -> Callable[[Tensor], None]:
+        def hook(leaf: Tensor) -> None:
+            gradient = leaf.grad
+            if gradient is None or leaf is not self._leaves.get(key):
+                return
+            if key in self._left:
+                raise ConfigError(
+                    f"train_a_batch differentiated the embedding of {key} twice in one batch",
+                    expected="one backward() for each batch",
+                    advice="Add the losses up and call backward() once: the first gradient has left already.",
+                )
+            if not torch.isfinite(gradient).all():
+                raise TrainingDiverged(
+                    f"the gradient for {key} is NaN or infinite",
+                    expected="finite numbers",
+                    advice="Lower the learning rate, check the inputs for NaN, or clip the loss. Nothing was updated.",
+                )
+            self._left.add(key)
+            self._leave(key, gradient)
+
+        return hook
