@@ -1,0 +1,114 @@
+"""The `heterofed` command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from heterofed.config import Settings
+from heterofed.errors import ConfigError, HeterofedError
+from heterofed.tasks.directory import Directory, open_directory
+from heterofed.tasks.model import TaskStatus
+
+app = typer.Typer(
+    help="Vertical federated learning: several parties train one network and keep their rows.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+task_app = typer.Typer(help="Create tasks and see how they are.", no_args_is_help=True)
+demo_app = typer.Typer(help="Run a demo on this machine.", no_args_is_help=True)
+app.add_typer(task_app, name="task")
+app.add_typer(demo_app, name="demo")
+
+
+def _directory() -> Directory:
+    return open_directory(Settings.from_env())
+
+
+@task_app.command("create")
+def create_task(
+    parties: Annotated[str, typer.Option(help="Feature keys of all parties, separated by commas.")],
+    name: Annotated[str, typer.Option(help="What people call the task.")] = "task",
+) -> None:
+    """Create a task and print its id, alone on the last line.
+
+    Example: heterofed task create --name split-mnist --parties demo_host,demo_collaborator
+    """
+    task = _directory().store.create(name, [each.strip() for each in parties.split(",")])
+    typer.echo(f"task {task.name!r} for {', '.join(task.feature_keys)}; give this id to every party:", err=True)
+    typer.echo(task.id)
+
+
+@task_app.command("list")
+def list_tasks() -> None:
+    """List all tasks of this machine, the newest first.
+
+    Example: heterofed task list
+    """
+    table = Table("id", "name", "status", "created", "parties")
+    for task in _directory().store.list():
+        created = task.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(task.id, task.name, task.status.value, created, ", ".join(task.feature_keys))
+    Console().print(table)
+
+
+@task_app.command("show")
+def show_task(task_id: Annotated[str, typer.Argument(help="As `task create` printed it.")]) -> None:
+    """Show one task: its parties, how far each is, and the last lines of its log.
+
+    Example: heterofed task show ID
+    """
+    directory = _directory()
+    task = directory.find(task_id)
+    console = Console(highlight=False)
+    console.print(f"{task.id}  {task.name}  {task.status.value}")
+    if task.reason and task.status in (TaskStatus.FAILED, TaskStatus.CANCELLED):
+        console.print(task.reason, markup=False)
+    table = Table("party", "role", "status", "why")
+    for party in task.parties:
+        table.add_row(party.feature_key, party.role or "", party.status.value, party.reason or "")
+    console.print(table)
+    for entry in directory.store.logs(task_id, limit=10):
+        console.print(f"{entry.at.astimezone():%H:%M:%S} {entry.party}: {entry.text}", markup=False)
+
+
+@demo_app.command(
+    "mnist", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def demo_mnist(context: typer.Context) -> None:
+    """Run the split-MNIST task: every party is a process of its own and sees a part of every digit.
+
+    Example: heterofed demo mnist --rounds 2 --out runs/demo (--help lists all options)
+    """
+    sys.path.insert(0, str(_demos_root()))
+    run = importlib.import_module("demos.mnist_split.run")
+    raise typer.Exit(run.main(context.args))
+
+
+def _demos_root() -> Path:
+    """Return the folder that holds `demos/`, in a checkout or in an installed package.
+
+    Raises:
+        ConfigError: the demos are not there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_demos", package.parent):
+        if (folder / "demos" / "mnist_split" / "run.py").is_file():
+            return folder
+    raise ConfigError("the demos are not installed", advice="Run this from a checkout, or install heterofed again.")
+
+
+def main() -> None:
+    """Run the command; an error of ours ends it with its message and exit code 1."""
+    try:
+        app()
+    except HeterofedError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(1)

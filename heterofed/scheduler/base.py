@@ -1,0 +1,405 @@
+"""What both roles share: settings, template methods, lazy models, metrics, and the frame around a run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from heterofed.config import Settings
+from heterofed.errors import ConfigError, HeterofedError, TaskFailed, TemplateError
+from heterofed.features.alignment import OrderedIds, checked_ids, default_split
+from heterofed.features.batches import RoundOrder
+from heterofed.features.embedder import BatchSource, EmbeddingForm, LocalBatch, PlannedBatches, UserBatches
+from heterofed.files import make_folder
+from heterofed.metrics.progress import logger
+from heterofed.metrics.tables import MetricsTable, declared_metrics
+from heterofed.scheduler.checks import check_seconds
+from heterofed.scheduler.link import Link
+from heterofed.scheduler.outputs import write_outputs
+from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.scheduler.splitting import checked_split
+from heterofed.tasks.model import PartyStatus, check_feature_key
+from heterofed.training.checkpoint import Checkpointer
+from heterofed.wire.transport import Transport
+
+
+class Scheduler(ABC):
+    """One party of a task; subclass `HostScheduler` or `CollaboratorScheduler` rather than this.
+
+    Args:
+        feature_key: this party's name in the task, and the name of its embedding.
+        name: what people call this run; the task id by default.
+        schedule_timeout: longest wait for another party's answer between two steps, in seconds; 0: no limit.
+        data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part of the intersection
+            or for a peer's digests), in seconds; 0: no limit.
+        is_feature_trainable: False freezes this party's feature model.
+        out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
+        settings: what `HETEROFED_*` variables say, unless given.
+
+    Raises:
+        ConfigError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        feature_key: str,
+        name: str | None = None,
+        *,
+        schedule_timeout: float = 30,
+        data_channel_timeout: tuple[float, float] = (30, 60),
+        is_feature_trainable: bool = True,
+        out_dir: str | Path | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.feature_key = check_feature_key(feature_key)
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ConfigError(f"name is {name!r}", expected="a non-empty str, or None for the task id")
+        check_seconds("schedule_timeout", schedule_timeout)
+        if not isinstance(data_channel_timeout, Sequence) or len(data_channel_timeout) != 2:
+            raise ConfigError(f"data_channel_timeout is {data_channel_timeout!r}", expected="two numbers of seconds")
+        for each in data_channel_timeout:
+            check_seconds("data_channel_timeout", each)
+        self.name = name
+        self.schedule_timeout = float(schedule_timeout)
+        self.data_channel_timeout = (float(data_channel_timeout[0]), float(data_channel_timeout[1]))
+        self.is_feature_trainable = bool(is_feature_trainable)
+        self.out_dir = None if out_dir is None else Path(out_dir)
+        self.settings = settings or Settings.from_env()
+        self._metrics = {name: MetricsTable(keys) for name, keys in declared_metrics(type(self)).items()}
+        self._seat: Seat | None = None
+        self._link: Link | None = None
+        self._transport: Transport | None = None
+        self._session_key = b""
+        self._round = 0
+        self._intersection: OrderedIds | None = None
+        self._split: tuple[list[str], list[str]] = ([], [])
+
+    # --- what users write ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def load_local_ids(self) -> Any:
+        """Return the ids of this party's samples: a list of unique, non-empty str."""
+
+    def split_dataset(self, id_intersection: OrderedIds) -> tuple[Any, Any]:
+        """Return (train ids, test ids). Must be the same function of the ids at every party.
+
+        The default keeps a fifth for the test, chosen by hash. A list or tuple keeps its order; a set is sorted.
+        """
+        return default_split(id_intersection)
+
+    @abstractmethod
+    def make_feature_model(self) -> nn.Module:
+        """Return the model that turns this party's rows into embeddings. Called once, after `__init__`."""
+
+    @abstractmethod
+    def make_feature_optimizer(self, feature_model: nn.Module) -> Optimizer:
+        """Return the optimizer of the feature model. Called once; not at all when the model is frozen."""
+
+    def iterate_train_feature(self, feature_model: nn.Module, train_ids: list[str]) -> Any:
+        """Yield this party's embeddings of the train ids, batch by batch (the host: (embedding, labels)).
+
+        Write this and `iterate_test_feature` to choose the batches yourself, or `load_batch` instead of both.
+        """
+        raise NoSuchTemplate("iterate_train_feature")
+
+    def iterate_test_feature(self, feature_model: nn.Module, test_ids: list[str]) -> Any:
+        """Yield this party's embeddings of the test ids, as `iterate_train_feature` does."""
+        raise NoSuchTemplate("iterate_test_feature")
+
+    def load_batch(self, ids: list[str]) -> Any:
+        """Return the feature model's inputs for exactly these ids, in this order (the host: (inputs, labels)).
+
+        With this method the framework owns batching, order and shuffling.
+        """
+        raise NoSuchTemplate("load_batch")
+
+    def validate_context(self) -> None:
+        """Check that this party can run. Extend it by calling `super().validate_context()` first.
+
+        Raises:
+            ConfigError: a `make_*` method gave something else than it should, or the template methods are incomplete.
+        """
+        if not isinstance(self.feature_model, nn.Module):
+            raise self._made_wrong("make_feature_model", self.feature_model, "a torch.nn.Module")
+        if self.is_trainable and not isinstance(self.feature_optimizer, Optimizer):
+            raise self._made_wrong("make_feature_optimizer", self.feature_optimizer, "a torch.optim.Optimizer")
+        by_hand = [self._wrote(each) for each in ("iterate_train_feature", "iterate_test_feature")]
+        if any(by_hand) == self._wrote("load_batch") or any(by_hand) != all(by_hand):
+            raise ConfigError(
+                f"{type(self).__name__} does not say how to make its embeddings",
+                expected="iterate_train_feature and iterate_test_feature, or load_batch",
+                advice="Write one of the two, not parts of both.",
+            )
+
+    # --- what users may call ------------------------------------------------------------------------------------------
+
+    def get_metrics(self, name: str) -> MetricsTable:
+        """Return the metric set that `register_metrics(name=…)` declared.
+
+        Raises:
+            ConfigError: no set has this name.
+        """
+        try:
+            return self._metrics[name]
+        except KeyError:
+            known = ", ".join(self._metrics) or "none"
+            raise ConfigError(
+                f"there is no metric set {name!r}; declared: {known}",
+                advice=f"Put @register_metrics(name={name!r}, keys=[…]) on a method of {type(self).__name__}.",
+            ) from None
+
+    def push_log(self, message: str) -> None:
+        """Show a line to this party's user and keep it with the task.
+
+        Raises:
+            ConfigError: the message is empty or no str.
+        """
+        if not isinstance(message, str) or not message:
+            raise ConfigError("push_log got an empty message", expected="a non-empty str")
+        logger.info("%s", message)
+        if self._seat is not None:
+            self._seat.record.log(message)
+
+    @property
+    def task_id(self) -> str:
+        """Id of the task that this party is in.
+
+        Raises:
+            ConfigError: it is in none yet.
+        """
+        return self._at_seat.task_id
+
+    @property
+    def current_round(self) -> int:
+        """Number of the round in progress, or of the last one; from 1, and 0 before the first."""
+        return self._round
+
+    @property
+    def id_intersection(self) -> OrderedIds:
+        """The ids that all parties share, sorted.
+
+        Raises:
+            ConfigError: the ids are not matched yet.
+        """
+        if self._intersection is None:
+            raise ConfigError("the ids of the parties are not matched yet")
+        return self._intersection
+
+    @property
+    def train_ids(self) -> list[str]:
+        """The shared ids to train on, in the order of every party."""
+        return self._split[0]
+
+    @property
+    def test_ids(self) -> list[str]:
+        """The shared ids to test on, in the order of every party."""
+        return self._split[1]
+
+    @cached_property
+    def feature_model(self) -> nn.Module:
+        """This party's feature model, made at its first use."""
+        with self._calling("make_feature_model"):
+            model = self.make_feature_model()
+        if isinstance(model, nn.Module) and not self.is_feature_trainable:
+            model.requires_grad_(False)
+        return model
+
+    @cached_property
+    def feature_optimizer(self) -> Optimizer:
+        """The optimizer of the feature model, made at its first use."""
+        with self._calling("make_feature_optimizer"):
+            return self.make_feature_optimizer(self.feature_model)
+
+    @cached_property
+    def is_trainable(self) -> bool:
+        """False when the feature model is frozen or has no parameter that learns."""
+        return self.is_feature_trainable and any(each.requires_grad for each in self.feature_model.parameters())
+
+    # --- a run --------------------------------------------------------------------------------------------------------
+
+    def take_part(self, seat: Seat) -> TaskResult:
+        """Run this party to the end of its task. `launch_task` and `run_locally` call it.
+
+        Raises:
+            HeterofedError: the task cannot go on; every other party has been told why.
+        """
+        if self._seat is not None:
+            raise ConfigError("this scheduler has run already", advice="Make a new one for each launch.")
+        self._seat = seat
+        if self.out_dir is None:
+            self.out_dir = Path("runs") / seat.task_id / self.feature_key
+        try:
+            seat.record.party_is(PartyStatus.ONLINE)
+            result = self._run(seat)
+            seat.record.party_is(PartyStatus.FINISHED)
+            return result
+        except HeterofedError as error:
+            self._give_up(error)
+            raise
+        except KeyboardInterrupt:
+            self._give_up(TaskFailed("its user interrupted it"))
+            raise
+        except Exception as error:
+            failure = TaskFailed(
+                f"stopped by an unexpected {type(error).__name__}", advice="Please report it with the traceback."
+            )
+            self._give_up(failure)
+            raise failure from error
+        finally:
+            seat.progress.close()
+            if self._transport is not None:
+                self._transport.close()
+
+    @abstractmethod
+    def _run(self, seat: Seat) -> TaskResult:
+        """Go through the course of the task."""
+
+    def _give_up(self, error: HeterofedError) -> None:
+        """Say where the error belongs, tell the peers, and note it."""
+        phase = self._link.phase().value if self._link is not None else "starting"
+        error.located(party=self.feature_key, phase=phase)
+        if self._link is not None:
+            self._link.abort(error)
+        self._at_seat.record.party_is(PartyStatus.FAILED, str(error))
+
+    def _prepare(self) -> list[str]:
+        """Do what needs no other party: check the set-up, prove that outputs can be written, load the ids."""
+        with self._calling("validate_context"):
+            self.validate_context()
+        make_folder(self._out)
+        with self._calling("load_local_ids"):
+            ids = self.load_local_ids()
+        return checked_ids(ids, "load_local_ids")
+
+    def _split_ids(self, intersection: Sequence[str]) -> None:
+        """Let the user split the shared ids, and check the result."""
+        self._intersection = OrderedIds(intersection)
+        with self._calling("split_dataset"):
+            split = self.split_dataset(self._intersection)
+        self._split = checked_split(split, self._intersection, party=self.feature_key, own_batches=self.own_batches)
+
+    @property
+    def own_batches(self) -> bool:
+        """True when this party's code chooses its batches (`iterate_*`), False when it wrote `load_batch`."""
+        return not self._wrote("load_batch")
+
+    def _batches(self, order: RoundOrder, *, train: bool, with_labels: bool) -> BatchSource:
+        """Return the batches of one pass by the door that the user wrote."""
+        method = "iterate_train_feature" if train else "iterate_test_feature"
+        if not self.own_batches:
+            form = EmbeddingForm(self.feature_key, "the feature model")
+            return PlannedBatches(
+                order, load=self.load_batch, model=self.feature_model, with_labels=with_labels, form=form
+            )
+        form = EmbeddingForm(self.feature_key, method)
+        ids = list(self.train_ids if train else self.test_ids)
+        return UserBatches(
+            lambda: getattr(self, method)(self.feature_model, ids), with_labels=with_labels, form=form, method=method
+        )
+
+    def _each(self, source: BatchSource, method: str) -> Iterator[LocalBatch]:
+        """Yield a source's batches; what the user's code raises on the way becomes a TemplateError."""
+        batches = iter(source)
+        while True:
+            with self._calling(method if self.own_batches else "load_batch"):
+                local = next(batches, None)
+            if local is None:
+                return
+            yield local
+
+    def _set_mode(self, *, training: bool) -> None:
+        """Switch the models to training or to evaluation; a frozen one always evaluates."""
+        self.feature_model.train(training and self.is_trainable)
+
+    def _keep_checkpoint(self) -> None:
+        Checkpointer(self._out / "checkpoints", self._models(), self._optimizers()).save(self._round)
+
+    def _write_outputs(self) -> TaskResult:
+        names = {"feature": f"feature_model_{self.feature_key}", "infer": "infer_model"}
+        models = {names[key]: model for key, model in self._models().items()}
+        files = write_outputs(self._out, models, self._metrics)
+        return TaskResult(self.task_id, self.feature_key, self._round, self._out, files, dict(self._metrics))
+
+    def _models(self) -> dict[str, nn.Module]:
+        return {"feature": self.feature_model}
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        return {"feature": self.feature_optimizer} if self.is_trainable else {}
+
+    # --- small things -------------------------------------------------------------------------------------------------
+
+    @property
+    def _at_seat(self) -> Seat:
+        if self._seat is None:
+            raise ConfigError("this scheduler is in no task yet", advice="Call launch_task(task_id=…).")
+        return self._seat
+
+    @property
+    def _linked(self) -> Link:
+        if self._link is None:
+            raise ConfigError("this party has no link to the others yet")
+        return self._link
+
+    @property
+    def _transport_open(self) -> Transport:
+        if self._transport is None:
+            raise ConfigError("this party has no link to the others yet")
+        return self._transport
+
+    @property
+    def _room_s(self) -> float:
+        """How long to wait for room in a peer's queue, in seconds."""
+        return self.data_channel_timeout[0]
+
+    @property
+    def _out(self) -> Path:
+        if self.out_dir is None:
+            raise ConfigError("this scheduler is in no task yet", advice="Call launch_task(task_id=…).")
+        return self.out_dir
+
+    def _wrote(self, method: str) -> bool:
+        """Whether the user's class overrides a template method."""
+        return getattr(type(self), method) is not getattr(Scheduler, method)
+
+    def _made_wrong(self, method: str, value: object, expected: str) -> ConfigError:
+        return ConfigError(f"{type(self).__name__}.{method}() returned {type(value).__name__}", expected=expected)
+
+    @contextmanager
+    def _calling(self, method: str) -> Iterator[None]:
+        """Mark the body as a call of the user's code: what it raises becomes a TemplateError that names the method.
+
+        The text of the user's exception may quote data, so only its type goes into ours; the exception itself stays
+        with this party as `__cause__`.
+        """
+        try:
+            yield
+        except HeterofedError:
+            raise
+        except Exception as error:
+            raise TemplateError(
+                f"{type(self).__name__}.{method}() raised {type(error).__name__}",
+                party=self.feature_key,
+                phase=self._link.phase().value if self._link is not None else None,
+                advice=f"The traceback is in the output of {self.feature_key}.",
+            ) from error
+
+
+class NoSuchTemplate(ConfigError):
+    """A template method was called that the user's class does not have."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"{method} is not written", advice="Override it in your scheduler.")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's parameters are; the CPU for a model without any."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

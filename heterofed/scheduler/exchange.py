@@ -1,0 +1,128 @@
+"""The host's side of the batch exchange: every collaborator's embedding of a batch, checked, and the answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from torch import Tensor
+
+from heterofed.errors import AlignmentError, HeterofedError
+from heterofed.features.alignment import same
+from heterofed.features.embedder import EmbeddingForm, LocalBatch
+from heterofed.frames.messages import AnyMessage, BatchesEnd, CheckIn, Embedding, Gradient, Proceed
+from heterofed.frames.tensors import pack, unpack
+from heterofed.scheduler.link import Link
+
+M = TypeVar("M", bound=AnyMessage)
+
+
+class HostExchange:
+    """Knows where in a round the host is, and holds every collaborator to it.
+
+    Args:
+        link: to the collaborators.
+        check_ins: what each collaborator said of itself.
+        calculation_timeout_s: longest wait for an embedding, in seconds; 0: no limit.
+        room_s: longest wait for room in a peer's queue, in seconds; 0: no limit.
+    """
+
+    def __init__(
+        self, link: Link, check_ins: Mapping[str, CheckIn], *, calculation_timeout_s: float, room_s: float
+    ) -> None:
+        self.round = 0
+        self.batch = 0
+        """Number of the batch at hand, from 0; after a pass, how many there were."""
+        self.learning = frozenset(peer for peer, each in check_ins.items() if each.trainable)
+        """Collaborators that want gradients."""
+        self._link = link
+        self._follow_plan = frozenset(peer for peer, each in check_ins.items() if not each.own_batches)
+        self._forms = {peer: EmbeddingForm(peer, "the feature model") for peer in check_ins}
+        self._timeout_s = calculation_timeout_s
+        self._room_s = room_s
+
+    def counted(self, batches: Iterator[LocalBatch]) -> Iterator[LocalBatch]:
+        """Yield the host's own batches, counting them in `batch`."""
+        self.batch = 0
+        for local in batches:
+            yield local
+            self.batch += 1
+
+    def receive(self, local: LocalBatch) -> dict[str, Tensor]:
+        """Return every collaborator's embedding of the batch at hand, on the CPU, in the order of the parties.
+
+        Raises:
+            AlignmentError: a collaborator has no such batch, or another number of rows, or other ids.
+            EmbeddingError: its embedding has another dtype or shape than its first one.
+            PeerTimeout, PeerGone, TaskAborted: as `Link.expect`.
+        """
+        rows = local.embedding.shape[0]
+        found: dict[str, Tensor] = {}
+        while pending := [peer for peer in self._link.peers if peer not in found]:
+            peer, message = self._link.expect(
+                (Embedding, BatchesEnd),
+                from_=pending,
+                waiting_for=f"embedding of round {self.round}, batch {self.batch}",
+                timeout_s=self._timeout_s,
+            )
+            if isinstance(message, BatchesEnd):
+                problem = f"ended after {message.batches} batches where {self._link.party} has more"
+                raise self._misaligned(peer, problem, "as many batches")
+            if message.rows != rows:
+                raise self._misaligned(peer, f"sent {message.rows} rows", f"{rows} as at {self._link.party}")
+            if peer in self._follow_plan and not same(local.digest, message.digest):
+                raise self._misaligned(peer, f"sent {rows} rows of other ids", f"the ids of {self._link.party}")
+            try:
+                found[peer] = self._forms[peer].check(unpack(message.values))
+            except HeterofedError as error:
+                raise error.located(party=peer) from None
+        return {peer: found[peer] for peer in self._link.peers}
+
+    def receive_ends(self, what: str) -> None:
+        """Check that every collaborator has as many batches as we had.
+
+        Raises:
+            AlignmentError: one has more.
+            PeerTimeout, PeerGone, TaskAborted: as `Link.expect`.
+        """
+        pending = set(self._link.peers)
+        while pending:
+            peer, message = self._link.expect(
+                (BatchesEnd, Embedding),
+                from_=pending,
+                waiting_for=f"end of round {self.round}'s {what}",
+                timeout_s=self._timeout_s,
+            )
+            if isinstance(message, Embedding):
+                problem = f"has more batches than the {self.batch} of {self._link.party}"
+                raise self._misaligned(peer, problem, "as many batches")
+            pending.discard(peer)
+
+    def send_gradient(self, peer: str, gradient: Tensor, loss: float | None) -> None:
+        """Send a collaborator the gradient of the batch at hand, of the shape of its embedding."""
+        self._link.send(peer, Gradient(self.round, self.batch, loss, pack(gradient)), self._room_s)
+
+    def send_proceed(self, peer: str, loss: float | None = None) -> None:
+        """Tell a collaborator that the batch at hand needs nothing more of it."""
+        self._link.send(peer, Proceed(self.round, self.batch, loss), self._room_s)
+
+    def collect(self, kind: type[M], waiting_for: str, timeout_s: float) -> dict[str, M]:
+        """Return one message of this kind from every collaborator.
+
+        Raises:
+            PeerTimeout: not all came; the text names those missing.
+        """
+        found: dict[str, M] = {}
+        while missing := [peer for peer in self._link.peers if peer not in found]:
+            peer, message = self._link.expect(kind, from_=missing, waiting_for=waiting_for, timeout_s=timeout_s)
+            found[peer] = message
+        return found
+
+    def _misaligned(self, peer: str, problem: str, expected: str) -> AlignmentError:
+        return AlignmentError(
+            f"{problem} in round {self.round}, batch {self.batch}",
+            party=peer,
+            phase=self._link.phase(peer).value,
+            expected=expected,
+            advice="Use the same batch size and the same ids, in the same order, at every party.",
+        )

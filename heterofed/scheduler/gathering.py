@@ -1,0 +1,149 @@
+"""The first words: collaborators check in, the host waits for all of them and opens the session."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from heterofed.errors import PeerTimeout, RemoteProtocolError
+from heterofed.frames.messages import PROTOCOL_VERSION, CheckIn, Welcome
+from heterofed.protocol.phases import Role
+from heterofed.scheduler.link import Link
+from heterofed.scheduler.seat import HostMoved, Seat
+from heterofed.wire.transport import Transport
+
+
+def gather(
+    link: Link, transport: Transport, seat: Seat, *, max_rounds: int | None, calculation_timeout_s: float
+) -> tuple[bytes, dict[str, CheckIn]]:
+    """Wait for every collaborator, then welcome them all; the host's side.
+
+    A collaborator that leaves before the others are there is waited for again.
+
+    Returns:
+        The session's random token (16 bytes) and each collaborator's check-in.
+
+    Raises:
+        PeerTimeout: not all came in time; the text names those missing.
+        RemoteProtocolError: a collaborator speaks another version, or of another task or party.
+    """
+    began = time.monotonic()
+    limit = seat.settings.gather_timeout_s
+    here: dict[str, CheckIn] = {}
+    while True:
+        for peer in [each for each in here if transport.down_for(each)]:
+            del here[peer]
+            seat.progress.say(f"{peer} left before all parties were there; waiting for it again")
+        missing = [peer for peer in link.peers if peer not in here]
+        if not missing:
+            break
+        left = 0.0 if not limit else max(0.01, limit - (time.monotonic() - began))
+        try:
+            peer, check_in = link.expect(CheckIn, from_=link.peers, waiting_for="check-in", timeout_s=left)
+        except PeerTimeout:
+            raise PeerTimeout(
+                f"no check-in within {limit:.0f} s",
+                party=", ".join(missing),
+                phase="gathering the parties",
+                expected=f"all of {', '.join(link.peers)}",
+                advice=(
+                    f"Start the missing ones with task id {seat.task_id}, or wait longer "
+                    f"(HETEROFED_GATHER_TIMEOUT_S, 0 for ever)."
+                ),
+            ) from None
+        _check(check_in, peer, seat.task_id)
+        if peer not in here:
+            seat.progress.say(f"{peer} is here ({len(here) + 1} of {len(link.peers)})")
+        here[peer] = check_in
+    session = secrets.token_bytes(16)
+    for peer, check_in in here.items():
+        link.send(
+            peer,
+            Welcome(
+                nonce=check_in.nonce,
+                session=session,
+                parties=(seat.feature_key, *link.peers),
+                max_rounds=max_rounds or 0,
+                calculation_timeout_s=calculation_timeout_s,
+            ),
+        )
+    return session, here
+
+
+def _check(check_in: CheckIn, peer: str, task_id: str) -> None:
+    for what, said, expected in (
+        ("protocol version", check_in.protocol, PROTOCOL_VERSION),
+        ("task id", check_in.task_id, task_id),
+        ("feature key", check_in.feature_key, peer),
+    ):
+        if said != expected:
+            raise RemoteProtocolError(
+                f"checked in with {what} {said}",
+                party=peer,
+                phase="gathering the parties",
+                expected=str(expected),
+                advice="Run the same version of heterofed everywhere, with the same task id.",
+            )
+
+
+def check_in(
+    seat: Seat,
+    *,
+    trainable: bool,
+    own_batches: bool,
+    opened: Callable[[Link, Transport], None],
+) -> tuple[Link, Welcome]:
+    """Find the host, check in, wait for its welcome; a collaborator's side.
+
+    A host that is started again elsewhere in the meantime is followed there.
+
+    Args:
+        seat: this party's place.
+        trainable: whether this party's feature model learns.
+        own_batches: whether this party's code chooses its batches.
+        opened: told of each link as it is made, so that a failure from now on reaches the host.
+
+    Raises:
+        PeerTimeout: the host was not found, or did not welcome us in time.
+        RemoteProtocolError: its welcome is not for us.
+    """
+    began = time.monotonic()
+    limit = seat.settings.gather_timeout_s
+
+    def look() -> None:
+        seat.record.look()
+        if seat.host_moved():
+            raise HostMoved
+
+    while True:
+        host, transport = seat.connect()
+        link = Link(transport, Role.COLLABORATOR, [host], seat.settings, say=seat.progress.say, look=look)
+        opened(link, transport)
+        nonce = secrets.token_bytes(16)
+        link.send(
+            host,
+            CheckIn(
+                protocol=PROTOCOL_VERSION,
+                task_id=seat.task_id,
+                feature_key=seat.feature_key,
+                nonce=nonce,
+                trainable=trainable,
+                own_batches=own_batches,
+            ),
+        )
+        left = 0.0 if not limit else max(0.01, limit - (time.monotonic() - began))
+        try:
+            _, welcome = link.expect(
+                Welcome, from_=[host], waiting_for="welcome, when all parties are there", timeout_s=left
+            )
+        except HostMoved:
+            transport.close(linger_s=0.0)
+            seat.progress.say(f"{host} was started again; checking in there")
+            continue
+        if welcome.nonce != nonce:
+            raise RemoteProtocolError("welcomed another check-in than ours", party=host)
+        if welcome.parties[:1] != (host,) or seat.feature_key not in welcome.parties:
+            raise RemoteProtocolError("opened a session that this party is not in", party=host)
+        link.look = seat.record.look
+        return link, welcome

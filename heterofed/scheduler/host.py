@@ -1,0 +1,384 @@
+"""The host: has the labels, runs the infer model, leads the course of the task."""
+
+from __future__ import annotations
+
+import secrets
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from heterofed.config import Settings
+from heterofed.errors import ConfigError, HeterofedError
+from heterofed.features.batches import RoundOrder, round_seed, shuffled
+from heterofed.frames.messages import (
+    BatchPlan,
+    CheckIn,
+    CloseRound,
+    Completed,
+    CompleteTask,
+    RoundClosed,
+    RoundReady,
+    Split,
+    StartTest,
+)
+from heterofed.grads.cut_layer import CutLayer
+from heterofed.grads.optimizer import OptimizerFacade
+from heterofed.metrics.loss import MeanLoss
+from heterofed.metrics.progress import logger
+from heterofed.protocol.phases import Role
+from heterofed.scheduler.base import NoSuchTemplate, Scheduler, device_of
+from heterofed.scheduler.checks import check_count, check_seconds
+from heterofed.scheduler.exchange import HostExchange
+from heterofed.scheduler.gathering import gather
+from heterofed.scheduler.launch import launch
+from heterofed.scheduler.link import Link
+from heterofed.scheduler.matching import match_as_host
+from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.scheduler.splitting import compare_splits, describe_split
+from heterofed.tasks.model import TaskStatus
+
+
+class HostScheduler(Scheduler):
+    """The party with the labels. Subclass it, write the template methods, call `launch_task(task_id=…)`.
+
+    Args:
+        feature_key: this party's name in the task, and the name of its embedding.
+        name: what people call this run; the task id by default.
+        max_rounds: rounds to train, 1 or more; None: until `is_task_finished()`, which must then be overridden.
+        calculation_timeout: longest time that any one step of any party may take, in seconds; 0: no limit.
+        schedule_timeout: longest wait for an answer between two steps, in seconds; 0: no limit.
+        data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part of the intersection
+            or for a peer's digests), in seconds; 0: no limit.
+        log_rounds: test after every so many rounds, and after the first and the last; 0: never.
+        is_feature_trainable: False freezes this party's feature model.
+        batch_size: rows of a batch, where `load_batch` is written.
+        shuffle: a new order in every round, the same at every party, where `load_batch` is written.
+        seed: of these orders, 0 <= seed < 2**32; None takes a random one.
+        share_loss: whether the collaborators' progress shows the round's mean loss so far.
+        out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
+        settings: what `HETEROFED_*` variables say, unless given.
+
+    Raises:
+        ConfigError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        feature_key: str,
+        name: str | None = None,
+        max_rounds: int | None = None,
+        calculation_timeout: float = 300,
+        schedule_timeout: float = 30,
+        data_channel_timeout: tuple[float, float] = (30, 60),
+        log_rounds: int = 0,
+        is_feature_trainable: bool = True,
+        *,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        seed: int | None = None,
+        share_loss: bool = True,
+        out_dir: str | Path | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        super().__init__(
+            feature_key,
+            name,
+            schedule_timeout=schedule_timeout,
+            data_channel_timeout=data_channel_timeout,
+            is_feature_trainable=is_feature_trainable,
+            out_dir=out_dir,
+            settings=settings,
+        )
+        check_count("max_rounds", max_rounds, 1, or_none="train until is_task_finished()")
+        check_count("log_rounds", log_rounds, 0)
+        check_count("batch_size", batch_size, 1)
+        check_count("seed", seed, 0, 2**32 - 1, or_none="a random one")
+        check_seconds("calculation_timeout", calculation_timeout)
+        self.max_rounds = max_rounds
+        self.calculation_timeout = float(calculation_timeout)
+        self.log_rounds = log_rounds
+        self.batch_size = batch_size
+        self.shuffle = bool(shuffle)
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self.share_loss = bool(share_loss)
+        self._loss = MeanLoss()
+
+    # --- what users write ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def make_infer_model(self) -> nn.Module:
+        """Return the model that makes predictions of the fused embeddings. Called once, after `__init__`."""
+
+    @abstractmethod
+    def make_infer_optimizer(self, infer_model: nn.Module) -> Optimizer:
+        """Return the optimizer of the infer model. Called once."""
+
+    @abstractmethod
+    def train_a_batch(self, feature_projection: dict[str, Tensor], labels: Any) -> Any:
+        """Train on one batch: fuse the embeddings, infer, `backward()` once, `self.optimizer.step()`.
+
+        Args:
+            feature_projection: feature key -> embedding (rows, width, …), this party's own first.
+            labels: as this party's own method gave them, one for each row.
+
+        Returns:
+            The loss, if progress is to show it; anything else is ignored.
+        """
+
+    def test(self, batched_feature_projections: list[dict[str, Tensor]], batched_labels: list[Any]) -> Any:
+        """Test the models on the test ids and record metrics; called in evaluation mode, without gradients.
+
+        Args:
+            batched_feature_projections: for each batch what `train_a_batch` gets.
+            batched_labels: the labels of each batch.
+        """
+        raise NoSuchTemplate("test")
+
+    def predict_a_batch(self, feature_projection: dict[str, Tensor]) -> Any:
+        """Return predictions for the rows of a batch.
+
+        The default concatenates the embeddings in the order of the task's parties and applies the infer model.
+        """
+        return self.infer_model(torch.cat(list(feature_projection.values()), dim=1))
+
+    def is_task_finished(self) -> bool:
+        """Whether training ends after the round just done; by default when `max_rounds` is reached."""
+        return self._is_reach_max_rounds()
+
+    def _is_reach_max_rounds(self) -> bool:
+        return self.max_rounds is not None and self._round >= self.max_rounds
+
+    def validate_context(self) -> None:
+        """Check that this party can run, as in `Scheduler`, and the infer model and the end of training besides."""
+        super().validate_context()
+        if not isinstance(self.infer_model, nn.Module):
+            raise self._made_wrong("make_infer_model", self.infer_model, "a torch.nn.Module")
+        if not isinstance(self.infer_optimizer, Optimizer):
+            raise self._made_wrong("make_infer_optimizer", self.infer_optimizer, "a torch.optim.Optimizer")
+        if self.max_rounds is None and type(self).is_task_finished is HostScheduler.is_task_finished:
+            raise ConfigError("max_rounds is not given", expected="1 or more", advice="Or override is_task_finished().")
+        if self.log_rounds and type(self).test is HostScheduler.test:
+            raise ConfigError(f"log_rounds is {self.log_rounds}, but there is no test()", expected="a test() method")
+
+    # --- what users may call ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def infer_model(self) -> nn.Module:
+        """The model over the fused embeddings, made at its first use."""
+        with self._calling("make_infer_model"):
+            return self.make_infer_model()
+
+    @cached_property
+    def infer_optimizer(self) -> Optimizer:
+        """The optimizer of the infer model, made at its first use."""
+        with self._calling("make_infer_optimizer"):
+            return self.make_infer_optimizer(self.infer_model)
+
+    @cached_property
+    def optimizer(self) -> OptimizerFacade:
+        """`zero_grad()` and `step()` of the infer model and, unless frozen, of this party's feature model."""
+        own = [self.feature_optimizer] if self.is_trainable else []
+        return OptimizerFacade([self.infer_optimizer, *own])
+
+    def launch_task(self, task_id: str) -> TaskResult:
+        """Run this party of a task to its end, with the other parties over the network.
+
+        Raises:
+            HeterofedError: the task cannot go on; the text says whose trouble it is and what to do. Every other
+                party ends with the same reason.
+        """
+        return launch(self, task_id, host=True)
+
+    # --- the course of a task -----------------------------------------------------------------------------------------
+
+    def _run(self, seat: Seat) -> TaskResult:
+        _, self._transport = seat.connect()
+        self._link = Link(
+            self._transport, Role.HOST, seat.others, seat.settings, say=seat.progress.say, look=seat.record.look
+        )
+        seat.record.task_is(TaskStatus.GATHERING)
+        try:
+            seat.progress.phase("gathering the parties")
+            self._gather(seat)
+            seat.record.task_is(TaskStatus.ALIGNING)
+            self._align(seat)
+            seat.record.task_is(TaskStatus.ONGOING)
+            while True:
+                self._round += 1
+                self._train_round(seat)
+                if self._test_is_due():
+                    seat.record.task_is(TaskStatus.TESTING)
+                    self._test_round(seat)
+                    seat.record.task_is(TaskStatus.ONGOING)
+                self._close_round()
+                with self._calling("is_task_finished"):
+                    finished = self.is_task_finished()
+                if finished:
+                    break
+            result = self._complete(seat)
+        except HeterofedError as error:
+            seat.record.task_is(TaskStatus.FAILED, str(error.located(party=self.feature_key)))
+            raise
+        except KeyboardInterrupt:
+            seat.record.task_is(TaskStatus.FAILED, f"{self.feature_key} was interrupted by its user")
+            raise
+        seat.record.task_is(TaskStatus.COMPLETED)
+        return result
+
+    def _gather(self, seat: Seat) -> None:
+        self._ids = self._prepare()
+        self._session_key, here = gather(
+            self._linked,
+            self._transport_open,
+            seat,
+            max_rounds=self.max_rounds,
+            calculation_timeout_s=self.calculation_timeout,
+        )
+        self._check_doors(here)
+        self._exchange = HostExchange(
+            self._linked, here, calculation_timeout_s=self.calculation_timeout, room_s=self._room_s
+        )
+        self._cut = CutLayer(
+            lambda peer, gradient: self._exchange.send_gradient(peer, gradient, self._shown_loss), logger.warning
+        )
+
+    def _check_doors(self, here: Mapping[str, CheckIn]) -> None:
+        """Refuse collaborators that could not follow this host's batches."""
+        for peer, each in here.items():
+            if self.own_batches and not each.own_batches:
+                raise ConfigError(
+                    f"{peer} wrote load_batch and needs a batch plan, but {self.feature_key} chooses its own batches",
+                    expected="load_batch at the host too, or iterate_* at both",
+                )
+            if not self.own_batches and self.shuffle and each.own_batches:
+                raise ConfigError(
+                    f"{self.feature_key} shuffles, but {peer} chooses its own batches",
+                    expected="load_batch at every party, or shuffle=False",
+                )
+
+    def _align(self, seat: Seat) -> None:
+        seat.progress.phase("matching ids")
+        common = match_as_host(
+            self._linked,
+            self._ids,
+            task_id=seat.task_id,
+            session=self._session_key,
+            timeout_s=self.data_channel_timeout[1],
+            progress=seat.progress,
+        )
+        seat.progress.phase("comparing the splits")
+        self._split_ids(common)
+        ours = describe_split(self.train_ids, self.test_ids, self._session_key)
+        splits = self._exchange.collect(Split, "digests of its split", self.data_channel_timeout[1])
+        for peer, theirs in splits.items():
+            compare_splits(peer, theirs, self.feature_key, ours)
+        self._linked.broadcast(ours, self._room_s)
+        seat.progress.say(
+            f"{len(common)} ids are common to all parties: {ours.train} to train on, {ours.test} to test on"
+        )
+
+    # --- a round ------------------------------------------------------------------------------------------------------
+
+    def _train_round(self, seat: Seat) -> None:
+        order = self._start_round()
+        self._loss = MeanLoss()
+        self._set_mode(training=True)
+        exchange, cut = self._exchange, self._cut
+        device = device_of(self.infer_model)
+        seat.progress.begin_round(self._round, self.max_rounds, len(self.train_ids))
+        source = self._batches(order, train=True, with_labels=True)
+        for local in exchange.counted(self._each(source, "iterate_train_feature")):
+            received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
+            for peer in received.keys() - exchange.learning:
+                exchange.send_proceed(peer, self._shown_loss)
+            projection = {self.feature_key: local.embedding, **cut.open(received, exchange.learning)}
+            with self._calling("train_a_batch"):
+                loss = self.train_a_batch(projection, local.labels)
+            cut.close()
+            rows = local.embedding.shape[0]
+            self._loss.add(loss, rows)
+            seat.progress.advance(rows, self._loss.value)
+        exchange.receive_ends("training")
+        seat.progress.end_round()
+
+    def _start_round(self) -> RoundOrder:
+        """Publish the round's plan, wait until every collaborator follows it, return our order."""
+        ids = self.train_ids
+        seed = round_seed(self.seed, self._round)
+        if not self.own_batches and self.shuffle:
+            ids = shuffled(ids, seed)
+        order = RoundOrder(ids, self.batch_size, self._session_key)
+        if self.own_batches:
+            plan = BatchPlan(self._round, True, 0, 0, False, 0, order.digest())
+        else:
+            plan = BatchPlan(
+                self._round, False, self.batch_size, len(order), self.shuffle, seed * self.shuffle, order.digest()
+            )
+        self._linked.broadcast(plan, self._room_s)
+        self._exchange.round = self._round
+        self._exchange.collect(RoundReady, "agreement to the round", self.schedule_timeout)
+        return order
+
+    def _test_is_due(self) -> bool:
+        """Test after round 1, every `log_rounds` rounds and the last round; never when `log_rounds` is 0."""
+        if not self.log_rounds:
+            return False
+        if not self.test_ids:
+            logger.warning("%s: the split has no test ids, so no test is run", self.feature_key)
+            return False
+        return self._round == 1 or self._round % self.log_rounds == 0 or self._is_reach_max_rounds()
+
+    @torch.no_grad()
+    def _test_round(self, seat: Seat) -> None:
+        seat.progress.phase("testing")
+        self._linked.broadcast(StartTest(self._round), self._room_s)
+        self._set_mode(training=False)
+        device = device_of(self.infer_model)
+        projections: list[dict[str, Tensor]] = []
+        labels: list[Any] = []
+        order = RoundOrder(self.test_ids, self.batch_size, self._session_key)
+        source = self._batches(order, train=False, with_labels=True)
+        for local in self._exchange.counted(self._each(source, "iterate_test_feature")):
+            received = self._exchange.receive(local)
+            for peer in received:
+                self._exchange.send_proceed(peer)
+            moved = {peer: each.to(device) for peer, each in received.items()}
+            projections.append({self.feature_key: local.embedding, **moved})
+            labels.append(local.labels)
+        self._exchange.receive_ends("test")
+        with self._calling("test"):
+            self.test(projections, labels)
+
+    def _close_round(self) -> None:
+        self._keep_checkpoint()
+        self._linked.broadcast(CloseRound(self._round), self._room_s)
+        self._exchange.collect(RoundClosed, "checkpoint of the round", self.schedule_timeout)
+
+    def _complete(self, seat: Seat) -> TaskResult:
+        seat.progress.phase("completing the task")
+        self._linked.broadcast(CompleteTask(self._round), self._room_s)
+        result = self._write_outputs()
+        self._exchange.collect(Completed, "word that its model is written", self.schedule_timeout)
+        return result
+
+    # --- small things -------------------------------------------------------------------------------------------------
+
+    def _set_mode(self, *, training: bool) -> None:
+        super()._set_mode(training=training)
+        self.infer_model.train(training)
+
+    def _models(self) -> dict[str, nn.Module]:
+        return {**super()._models(), "infer": self.infer_model}
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        return {**super()._optimizers(), "infer": self.infer_optimizer}
+
+    @property
+    def _shown_loss(self) -> float | None:
+        return self._loss.value if self.share_loss else None

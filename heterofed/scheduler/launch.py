@@ -1,0 +1,288 @@
+"""From a task id to a running party: looks the task up, opens the sockets, and says clearly how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from heterofed.config import Settings
+from heterofed.errors import ConfigError, HeterofedError, PeerTimeout, TaskAborted, TaskFailed, TemplateError
+from heterofed.files import make_folder
+from heterofed.metrics.progress import Progress, logger, make_progress, show_logs
+from heterofed.scheduler.base import Scheduler
+from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.tasks.directory import Directory, HostAddress, open_directory
+from heterofed.tasks.model import PartyStatus, Task, TaskStatus
+from heterofed.wire.keys import load_or_create
+from heterofed.wire.transport import Transport
+from heterofed.wire.zeromq import CollaboratorTransport, HostTransport
+
+LOOK_FOR_HOST_S = 0.3
+"""How often a collaborator asks the directory whether the host is up."""
+
+
+def launch(scheduler: Scheduler, task_id: str, *, host: bool) -> TaskResult:
+    """Run a scheduler as a party of a task, over the network.
+
+    Args:
+        scheduler: a fresh one.
+        task_id: as `heterofed task create` printed it.
+        host: whether it is the host.
+
+    Raises:
+        HeterofedError: the task cannot go on; as an uncaught error of a script it prints as one message.
+    """
+    with seat_in(task_id, scheduler.feature_key, scheduler.settings, host=host, name=scheduler.name) as seat:
+        return scheduler.take_part(seat)
+
+
+@contextmanager
+def seat_in(
+    task_id: str, feature_key: str, settings: Settings, *, host: bool, name: str | None = None
+) -> Iterator[Seat]:
+    """Give a party its place in a task of this machine's store, and free it at the end.
+
+    Args:
+        task_id: as `heterofed task create` printed it.
+        feature_key: the party.
+        settings: where the store is, and how to listen.
+        host: whether it is the host.
+        name: what people call the run; the task's name by default.
+
+    Raises:
+        ConfigError: there is no such task or party, it may not start, or it runs already.
+    """
+    show_logs(settings.progress)
+    _print_errors_plainly()
+    if not isinstance(task_id, str) or not task_id:
+        raise ConfigError(f"task_id is {task_id!r}", expected="the id that `heterofed task create` printed")
+    directory = open_directory(settings)
+    task = directory.find(task_id)
+    _check_may_start(task, feature_key)
+    with ExitStack() as at_the_end:
+        lock = FileLock(make_folder(settings.home / "running") / f"{task_id}-{feature_key}.lock")
+        try:
+            at_the_end.enter_context(lock.acquire(timeout=0))
+        except Timeout:
+            raise ConfigError(
+                f"another process of this machine already runs as {feature_key} in task {task_id}",
+                party=feature_key,
+                expected="a feature_key of its own for every party",
+                advice="Give this party its own feature_key, or stop the other process.",
+            ) from None
+        progress = make_progress(settings.progress, feature_key)
+        open_door = _HostDoor if host else _CollaboratorDoor
+        door = open_door(directory, task, feature_key, settings, progress)
+        at_the_end.callback(door.withdraw)
+        yield Seat(
+            task_id=task_id,
+            task_name=name or task.name,
+            feature_key=feature_key,
+            parties=task.feature_keys,
+            connect=door.connect,
+            settings=settings,
+            progress=progress,
+            record=StoreRecord(directory, task, feature_key),
+            host_moved=door.host_moved,
+        )
+
+
+class StoreRecord:
+    """Keeps a task's course in the task store.
+
+    The record is for people: when it cannot be written, training goes on and a warning says so.
+
+    Args:
+        directory: where the store is.
+        task: the task as it was at the start.
+        feature_key: this party.
+    """
+
+    def __init__(self, directory: Directory, task: Task, feature_key: str) -> None:
+        self._directory = directory
+        self._task_id = task.id
+        self._me = feature_key
+        # What had failed before we started is old news: its people may be about to start it again.
+        self._old_failures = {each.feature_key for each in task.parties if each.status is PartyStatus.FAILED}
+        self._old_task_failure = task.status is TaskStatus.FAILED
+
+    def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
+        """Note the status of the whole task."""
+        try:
+            self._directory.store.move(self._task_id, status, reason)
+        except HeterofedError as error:
+            logger.warning("the task's record was not updated: %s", error)
+
+    def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
+        """Note the status of this party."""
+        try:
+            self._directory.store.set_party(self._task_id, self._me, status=status, reason=reason)
+        except HeterofedError as error:
+            logger.warning("the task's record was not updated: %s", error)
+
+    def log(self, text: str) -> None:
+        """Keep a line with the task."""
+        try:
+            self._directory.store.log(self._task_id, self._me, text)
+        except HeterofedError as error:
+            logger.warning("the task's log was not written: %s", error)
+
+    def look(self) -> None:
+        """Raise TaskAborted if another party failed since we started, or the task was cancelled."""
+        task = self._directory.find(self._task_id)
+        if task.status is TaskStatus.CANCELLED:
+            raise TaskAborted(f"task {task.id} was cancelled" + (f": {task.reason}" if task.reason else ""))
+        for party in task.parties:
+            if party.status is not PartyStatus.FAILED:
+                self._old_failures.discard(party.feature_key)
+            elif party.feature_key not in self._old_failures and party.feature_key != self._me:
+                raise TaskAborted(f"ended the task: {party.reason}", party=party.feature_key)
+        if task.status is not TaskStatus.FAILED:
+            self._old_task_failure = False
+        elif not self._old_task_failure:
+            raise TaskAborted(f"task {task.id} failed: {task.reason}")
+
+
+class _HostDoor:
+    """Opens the host's socket and announces it."""
+
+    def __init__(
+        self, directory: Directory, task: Task, feature_key: str, settings: Settings, progress: Progress
+    ) -> None:
+        self._directory = directory
+        self._task = task
+        self._me = feature_key
+        self._settings = settings
+        self._progress = progress
+        self._pair = load_or_create(settings.home / "keys", feature_key)
+        directory.store.claim_host(task.id, self._me)
+
+    def connect(self) -> tuple[str, Transport]:
+        """Listen, and let the collaborators know where."""
+        transport = HostTransport(
+            self._me,
+            bind=self._settings.bind,
+            key=self._pair,
+            doorkeeper=self,
+            max_message_bytes=self._settings.max_message_bytes,
+        )
+        self._directory.announce_host(self._task.id, self._me, transport.endpoint, self._pair.public)
+        self._progress.say(f"task {self._task.id}: {self._me} hosts at {transport.endpoint}")
+        return self._me, transport
+
+    def party_of(self, public_key: bytes) -> str | None:
+        """Return the party of this task that a key belongs to."""
+        return self._directory.party_of(self._task.id, public_key)
+
+    def host_moved(self) -> bool:
+        """Never: this is the host."""
+        return False
+
+    def withdraw(self) -> None:
+        """Say that this host listens no more."""
+        try:
+            self._directory.withdraw_host(self._task.id, self._me)
+        except HeterofedError as error:
+            logger.warning("the host's address was not withdrawn: %s", error)
+
+
+class _CollaboratorDoor:
+    """Finds the host and connects to it."""
+
+    def __init__(
+        self, directory: Directory, task: Task, feature_key: str, settings: Settings, progress: Progress
+    ) -> None:
+        self._directory = directory
+        self._task = task
+        self._me = feature_key
+        self._settings = settings
+        self._progress = progress
+        self._pair = load_or_create(settings.home / "keys", feature_key)
+        self._address: HostAddress | None = None
+        self._record = StoreRecord(directory, task, feature_key)
+        directory.announce_collaborator(task.id, feature_key, self._pair.public)
+
+    def connect(self) -> tuple[str, Transport]:
+        """Wait until the host is up, and connect."""
+        limit = self._settings.gather_timeout_s
+        began = time.monotonic()
+        next_notice = began + self._settings.notice_every_s
+        while (address := self._directory.host_of(self._task.id)) is None:
+            self._record.look()
+            waited = time.monotonic() - began
+            if limit and waited >= limit:
+                raise PeerTimeout(
+                    f"no host was started within {limit:.0f} s",
+                    party=self._me,
+                    phase="gathering the parties",
+                    expected=f"a host of task {self._task.id} with the same HETEROFED_HOME",
+                    advice="Start the host, or wait longer (HETEROFED_GATHER_TIMEOUT_S, 0 for ever).",
+                )
+            if time.monotonic() >= next_notice:
+                self._progress.say(f"waiting for the host of task {self._task.id} ({waited:.0f} s of {limit:.0f})")
+                next_notice += self._settings.notice_every_s
+            time.sleep(LOOK_FOR_HOST_S)
+        self._address = address
+        transport = CollaboratorTransport(
+            self._me,
+            host_party=address.feature_key,
+            endpoint=address.endpoint,
+            host_public_key=address.public_key,
+            key=self._pair,
+            max_message_bytes=self._settings.max_message_bytes,
+        )
+        return address.feature_key, transport
+
+    def host_moved(self) -> bool:
+        """Whether the host is announced at another address than the one we connected to."""
+        now = self._directory.host_of(self._task.id)
+        return now is not None and now != self._address
+
+    def withdraw(self) -> None:
+        """Nothing: only hosts are announced."""
+
+
+def _check_may_start(task: Task, feature_key: str) -> None:
+    party = task.party(feature_key)
+    if party.status is PartyStatus.REJECTED:
+        raise ConfigError(
+            f"the data check of task {task.id} said no: {party.reason}",
+            party=feature_key,
+            expected="data that DataChecker.verify_data() accepts",
+            advice="Mend the data and run the check again.",
+        )
+    if task.status in (TaskStatus.COMPLETED, TaskStatus.CANCELLED):
+        raise ConfigError(
+            f"task {task.id} is {task.status.value}",
+            party=feature_key,
+            expected="a task that is not over",
+            advice="Create a new one with `heterofed task create`.",
+        )
+
+
+def _print_errors_plainly() -> None:
+    """Let an uncaught error of ours end a script with its message alone, and with a traceback only of user code."""
+    previous = sys.excepthook
+    if getattr(previous, "prints_heterofed_errors", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            sys.stderr.write("interrupted\n")
+            return
+        if not isinstance(error, HeterofedError):
+            previous(kind, error, trace)
+            return
+        if error.__cause__ is not None and (isinstance(error, TemplateError) or type(error) is TaskFailed):
+            traceback.print_exception(error.__cause__)
+            sys.stderr.write("\n")
+        sys.stderr.write(f"{kind.__name__}: {error}\n")
+
+    hook.prints_heterofed_errors = True  # type: ignore[attr-defined]  # marks our own hook
+    sys.excepthook = hook

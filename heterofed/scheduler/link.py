@@ -1,0 +1,216 @@
+"""One party's mailbox: messages out, awaited messages in, a deadline on every wait.
+
+Every message passes its peer's `Session` before it leaves and when it comes. A message that the current wait does not
+ask for stays in the mailbox; an `Abort` is never left there: it ends every wait at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, overload
+
+from heterofed.config import Settings
+from heterofed.errors import FrameError, HeterofedError, PeerGone, PeerTimeout, RemoteProtocolError, TaskAborted
+from heterofed.frames.codec import Codec
+from heterofed.frames.messages import Abort, AnyMessage
+from heterofed.protocol.phases import Phase, Role
+from heterofed.protocol.session import Session
+from heterofed.wire.transport import Transport
+
+M = TypeVar("M", bound=AnyMessage)
+N = TypeVar("N", bound=AnyMessage)
+
+LOOK_AROUND_S = 0.5
+"""How often a wait looks at the links, the deadline and the task's record."""
+
+
+class Link:
+    """A party's end of its sessions: one session with each peer, over one transport.
+
+    Args:
+        transport: moves the bytes; closed by whoever made it.
+        role: which end this is; a host has several peers, a collaborator has the host.
+        peers: feature keys at the other ends.
+        settings: grace time, notices and size limits.
+        say: shown to the user while waiting; gets one line.
+        look: called about twice a second while waiting; may raise to end the wait (a failed task's record, say).
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        role: Role,
+        peers: Collection[str],
+        settings: Settings,
+        *,
+        say: Callable[[str], None],
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.party = transport.party
+        self.sessions = {peer: Session(role, peer) for peer in peers}
+        self.look = look
+        self._transport = transport
+        self._settings = settings
+        self._codec = Codec(settings.max_message_bytes)
+        self._mailbox: dict[str, deque[AnyMessage]] = {peer: deque() for peer in peers}
+        self._say = say
+        self._abort: Abort | None = None
+        self.sent_bytes = 0
+        """Bytes of all frames sent so far."""
+        self.waited_s = 0.0
+        """Seconds spent in `expect` so far."""
+
+    @property
+    def peers(self) -> list[str]:
+        """Feature keys at the other ends."""
+        return list(self.sessions)
+
+    def phase(self, peer: str | None = None) -> Phase:
+        """Return the phase with a peer, or with the first one."""
+        return self.sessions[peer or self.peers[0]].phase
+
+    def send(self, to: str, message: AnyMessage, timeout_s: float = 0.0) -> None:
+        """Send a message to a peer.
+
+        Raises:
+            LocalProtocolError: this phase does not allow it; nothing was sent.
+            PeerGone, PeerTimeout: the link is down, or its queue stayed full for `timeout_s` seconds (0: for ever).
+        """
+        frames = self._codec.encode(message)
+        self.sessions[to].sending(message)
+        self._transport.send(to, frames, timeout_s)
+        self.sent_bytes += sum(frame.nbytes if isinstance(frame, memoryview) else len(frame) for frame in frames)
+
+    def broadcast(self, message: AnyMessage, timeout_s: float = 0.0) -> None:
+        """Send a message to every peer, as `send` does."""
+        for peer in self.peers:
+            self.send(peer, message, timeout_s)
+
+    @overload
+    def expect(
+        self, kinds: type[M], *, from_: Collection[str], waiting_for: str, timeout_s: float
+    ) -> tuple[str, M]: ...
+    @overload
+    def expect(
+        self, kinds: tuple[type[M], type[N]], *, from_: Collection[str], waiting_for: str, timeout_s: float
+    ) -> tuple[str, M | N]: ...
+    def expect(
+        self,
+        kinds: type[Any] | tuple[type[Any], ...],
+        *,
+        from_: Collection[str],
+        waiting_for: str,
+        timeout_s: float,
+    ) -> tuple[str, AnyMessage]:
+        """Return the next message of these kinds from one of these peers, with its sender.
+
+        Args:
+            kinds: message classes wanted.
+            from_: feature keys of the peers wanted.
+            waiting_for: completes "waiting for <party>: …" in notices and errors.
+            timeout_s: deadline in seconds from now; 0 waits for ever.
+
+        Raises:
+            PeerTimeout: the deadline passed; the text names the parties that were awaited.
+            PeerGone: the link to any peer is down for longer than the grace time.
+            TaskAborted: a party gave up.
+            RemoteProtocolError, FrameError: a peer said something that its phase does not allow, or gibberish.
+        """
+        for peer in from_:
+            for message in self._mailbox[peer]:
+                if isinstance(message, kinds):
+                    self._mailbox[peer].remove(message)
+                    return peer, message
+        began = time.monotonic()
+        next_notice = began + self._settings.notice_every_s
+        try:
+            while True:
+                now = time.monotonic()
+                left = began + timeout_s - now if timeout_s else float("inf")
+                if left <= 0:
+                    raise self._late(from_, waiting_for, now - began)
+                arrived = self._receive(min(LOOK_AROUND_S, left))
+                if arrived is None:
+                    self._look_around(from_, waiting_for)
+                    if time.monotonic() >= next_notice:
+                        self._notice(from_, waiting_for, began, timeout_s)
+                        next_notice += self._settings.notice_every_s
+                    continue
+                peer, message = arrived
+                if peer in from_ and isinstance(message, kinds):
+                    return peer, message
+                self._mailbox[peer].append(message)
+        finally:
+            self.waited_s += time.monotonic() - began
+
+    def abort(self, error: HeterofedError) -> None:
+        """Tell every peer that can still hear it that the task cannot go on, and why. Never raises.
+
+        An error that came from a peer's own abort goes on to the others under that peer's name.
+
+        Args:
+            error: what happened; its text goes to the peers, so it holds no data.
+        """
+        message = self._abort or Abort(party=self.party, error=type(error).__name__, reason=str(error)[:2000])
+        for peer, session in self.sessions.items():
+            if session.over:
+                continue
+            try:
+                self.send(peer, message, timeout_s=1.0)
+            except HeterofedError:
+                continue  # it is gone or deaf: its own deadlines end it
+
+    def _receive(self, timeout_s: float) -> tuple[str, AnyMessage] | None:
+        delivery = self._transport.receive(timeout_s)
+        if delivery is None:
+            return None
+        peer = delivery.sender
+        session = self.sessions.get(peer)
+        if session is None:
+            raise RemoteProtocolError("is not a party of this session", party=peer)
+        try:
+            message = self._codec.decode(delivery.frames)
+        except FrameError as error:
+            raise error.located(party=peer, phase=session.phase.value) from None
+        phase = session.phase
+        session.receiving(message)
+        if isinstance(message, Abort):
+            self._abort = message
+            raise TaskAborted(
+                f"ended the task ({message.error}): {message.reason}", party=message.party, phase=phase.value
+            )
+        return peer, message
+
+    def _look_around(self, awaited: Collection[str], waiting_for: str) -> None:
+        self.look()
+        for peer, session in self.sessions.items():
+            # While the parties gather, a peer may still leave and come back; gathering.py looks after that.
+            if session.over or session.phase in (Phase.GATHERING, Phase.CHECKED_IN):
+                continue
+            down_s = self._transport.down_for(peer)
+            if down_s > self._settings.link_grace_s:
+                raise PeerGone(
+                    f"its link is down for {down_s:.0f} s"
+                    + (f" while {self.party} waits for its {waiting_for}" if peer in awaited else ""),
+                    party=peer,
+                    phase=session.phase.value,
+                    expected=f"it back within {self._settings.link_grace_s:g} s",
+                    advice="Its process ended or its network is cut: look at its output, then start the task again.",
+                )
+
+    def _late(self, awaited: Collection[str], waiting_for: str, waited_s: float) -> PeerTimeout:
+        names = ", ".join(awaited)
+        return PeerTimeout(
+            f"no {waiting_for} within {waited_s:.0f} s",
+            party=names,
+            phase=self.phase(next(iter(awaited))).value,
+            expected=f"it from {names}",
+            advice="Is it running, with this task id? If it needs longer, raise the timeout (0 waits for ever).",
+        )
+
+    def _notice(self, awaited: Collection[str], waiting_for: str, began: float, timeout_s: float) -> None:
+        waited_s = time.monotonic() - began
+        limit = f" of {timeout_s:.0f} s" if timeout_s else ""
+        self._say(f"waiting for {', '.join(awaited)}: {waiting_for} ({waited_s:.0f}{limit})")

@@ -1,0 +1,145 @@
+"""The private set intersection over links: `psi` makes and reads the bytes, this moves them.
+
+The host runs one `psi.Initiator` against each collaborator's `psi.Responder`, intersects the results, and reveals to
+each collaborator only the ids that all parties share.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+
+import psi
+from heterofed.errors import AlignmentError, HeterofedError, RemoteProtocolError
+from heterofed.frames.messages import Blob, PsiPart
+from heterofed.metrics.progress import Progress
+from heterofed.scheduler.link import Link
+
+WINDOW = 16
+"""Parts that the host may send a collaborator before the answers come. Within every queue's bound, so that two
+parties that both send cannot block each other; enough to keep a collaborator's cores busy."""
+
+
+def match_as_host(
+    link: Link, ids: Sequence[str], *, task_id: str, session: bytes, timeout_s: float, progress: Progress
+) -> list[str]:
+    """Return the sorted ids that this host and every collaborator hold.
+
+    Args:
+        link: to the collaborators, all welcomed.
+        ids: this party's unique ids.
+        task_id: separates the hashes of different tasks.
+        session: the session's token; separates those of different sessions.
+        timeout_s: longest wait for any one part; 0 waits for ever.
+        progress: shown how far it is.
+
+    Raises:
+        AlignmentError: no id is common to all parties.
+        RemoteProtocolError: a collaborator's part is malformed or contradicts the protocol.
+    """
+    with ExitStack() as at_the_end:
+        runs = {
+            peer: at_the_end.enter_context(closing(psi.Initiator(ids, task=task_id, session=_pair(session, peer))))
+            for peer in link.peers
+        }
+        return _lead(link, runs, own_ids=len(ids), timeout_s=timeout_s, progress=progress)
+
+
+def _lead(
+    link: Link, runs: Mapping[str, psi.Initiator], *, own_ids: int, timeout_s: float, progress: Progress
+) -> list[str]:
+    """Serve all runs to their end, whichever collaborator is faster, and return what is common to all."""
+    outbox: dict[str, Iterator[bytes]] = {peer: iter(()) for peer in runs}
+    unanswered = dict.fromkeys(runs, 0)
+    while open_ := [peer for peer, run in runs.items() if not run.matched]:
+        for peer in open_:
+            while unanswered[peer] < WINDOW and (part := next(outbox[peer], None)) is not None:
+                link.send(peer, PsiPart(Blob(part)), timeout_s)
+                unanswered[peer] += 1
+        peer, message = link.expect(PsiPart, from_=open_, waiting_for="part of the intersection", timeout_s=timeout_s)
+        unanswered[peer] -= 1
+        try:
+            replies = runs[peer].receive(bytes(message.payload.data))
+        except psi.PsiError as error:
+            raise _blame(error, peer) from None
+        if (first := _first(replies, peer)) is not None:
+            outbox[peer] = itertools.chain([first], replies)
+            unanswered[peer] = 0
+        progress.matched(
+            sum(run.progress.done for run in runs.values()), sum(run.progress.total for run in runs.values())
+        )
+    common = set.intersection(*(set(run.intersection) for run in runs.values()))
+    if not common:
+        sizes = ", ".join(f"{len(run.intersection)} with {peer}" for peer, run in runs.items())
+        raise AlignmentError(
+            f"no id is common to all {len(runs) + 1} parties ({own_ids} ids here; {sizes})",
+            expected="at least one",
+            advice="Check that every party writes its ids alike: same letters, same zeros, no spaces.",
+        )
+    for peer, run in runs.items():
+        for part in run.reveal(common):
+            link.send(peer, PsiPart(Blob(part)), timeout_s)
+    return sorted(common)
+
+
+def match_as_collaborator(
+    link: Link,
+    ids: Sequence[str],
+    *,
+    host: str,
+    task_id: str,
+    session: bytes,
+    key_bits: int,
+    timeout_s: float,
+    progress: Progress,
+) -> list[str]:
+    """Return the sorted ids that all parties hold, as the host reveals them.
+
+    Args:
+        link: to the host, which has welcomed us.
+        ids: this party's unique ids.
+        host: its feature key.
+        task_id: as at the host.
+        session: as at the host.
+        key_bits: size of the fresh RSA key.
+        timeout_s: longest wait for any one part; 0 waits for ever.
+        progress: shown how far it is.
+
+    Raises:
+        RemoteProtocolError: a part of the host is malformed or contradicts the protocol.
+        TaskAborted: the host found no common id.
+    """
+    with closing(psi.Responder(ids, task=task_id, session=_pair(session, link.party), key_bits=key_bits)) as run:
+        for part in run.start():
+            link.send(host, PsiPart(Blob(part)), timeout_s)
+        while not run.finished:
+            _, message = link.expect(PsiPart, from_=[host], waiting_for="part of the intersection", timeout_s=timeout_s)
+            try:
+                for part in run.receive(bytes(message.payload.data)):
+                    link.send(host, PsiPart(Blob(part)), timeout_s)
+                    progress.matched(run.progress.done, run.progress.total)
+            except psi.PsiError as error:
+                raise _blame(error, host) from None
+        return run.intersection
+
+
+def _pair(session: bytes, collaborator: str) -> bytes:
+    """Return a session name that no two pairs of parties share."""
+    return session + collaborator.encode()
+
+
+def _first(replies: Iterator[bytes], peer: str) -> bytes | None:
+    try:
+        return next(replies, None)
+    except psi.PsiError as error:
+        raise _blame(error, peer) from None
+
+
+def _blame(error: psi.PsiError, peer: str) -> HeterofedError:
+    return RemoteProtocolError(
+        f"broke the rules of the intersection ({type(error).__name__}: {error})",
+        party=peer,
+        phase="matching ids",
+        advice="Check that all parties run the same version of heterofed; if they do, do not trust this peer.",
+    )

@@ -1,0 +1,58 @@
+"""What a party keeps when its task is completed.
+
+<metric set>.csv             one for each set of register_metrics
+report.zip                   all of these
+feature_model_<key>.pt       state dict of this party's feature model
+infer_model.pt               at the host: state dict of the infer model
+model.zip                    the models of this party
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from heterofed.files import make_folder, write_whole
+from heterofed.metrics.tables import MetricsTable
+
+
+def write_outputs(
+    folder: Path, models: Mapping[str, nn.Module], metrics: Mapping[str, MetricsTable]
+) -> tuple[Path, ...]:
+    """Write all outputs of a party and return their paths.
+
+    Args:
+        folder: where; made if it is not there.
+        models: file name without ".pt" -> model.
+        metrics: set name -> table.
+
+    Raises:
+        OutputError: something cannot be written; no file is left half written.
+    """
+    make_folder(folder)
+    tables = []
+    for name, table in metrics.items():
+        path = folder / f"{name}.csv"
+        table.to_csv(path)
+        tables.append(path)
+    weights = []
+    for name, model in models.items():
+        path = folder / f"{name}.pt"
+        state = model.state_dict()
+        write_whole(path, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]  # bound as default
+        weights.append(path)
+    archives = [_zip(folder / "report.zip", tables), _zip(folder / "model.zip", weights)]
+    return (*tables, *weights, *archives)
+
+
+def _zip(path: Path, members: Sequence[Path]) -> Path:
+    def fill(file: object) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[call-overload]  # a binary file
+            for member in members:
+                archive.write(member, member.name)
+
+    return write_whole(path, fill)

@@ -1,0 +1,76 @@
+"""A party's place in one task: who takes part, how to reach the others, where progress and outcome go.
+
+`launch_task` makes one from the task store and real sockets, `simulate.run_locally` from memory. A scheduler knows
+only this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from heterofed.config import Settings
+from heterofed.metrics.progress import Progress
+from heterofed.metrics.tables import MetricsTable
+from heterofed.tasks.model import PartyStatus, TaskStatus
+from heterofed.wire.transport import Transport
+
+
+class TaskRecord(Protocol):
+    """Where a task's course is kept for people to see."""
+
+    def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
+        """Note the status of the whole task; only the host calls it."""
+
+    def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
+        """Note the status of this party."""
+
+    def log(self, text: str) -> None:
+        """Keep a line that the user pushed."""
+
+    def look(self) -> None:
+        """Raise TaskAborted if the record says that another party failed, or that the task was cancelled."""
+
+
+class HostMoved(Exception):
+    """The host was started again at another address."""
+
+
+@dataclass
+class Seat:
+    """One party's place."""
+
+    task_id: str
+    task_name: str
+    feature_key: str
+    parties: tuple[str, ...]
+    """Feature keys of all parties."""
+    connect: Callable[[], tuple[str, Transport]]
+    """Opens this party's transport and returns it with the host's feature key; may wait for the host."""
+    settings: Settings
+    progress: Progress
+    record: TaskRecord
+    host_moved: Callable[[], bool] = lambda: False
+    """True when the host is at another address than the one we connected to."""
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Feature keys of all parties but this one."""
+        return tuple(key for key in self.parties if key != self.feature_key)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a party has when its task is completed."""
+
+    task_id: str
+    feature_key: str
+    rounds: int
+    """Rounds trained."""
+    out_dir: Path
+    files: tuple[Path, ...]
+    """What was written there."""
+    metrics: dict[str, MetricsTable]
+    """The metric sets of `register_metrics`, by name."""

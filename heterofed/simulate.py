@@ -1,0 +1,270 @@
+"""All parties of a task in one process: for tests, notebooks, and trying a scheduler out before others see it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from heterofed.errors import ConfigError, HeterofedError, TaskAborted, WireError
+from heterofed.metrics.progress import NoProgress, make_progress, show_logs
+from heterofed.scheduler.base import Scheduler
+from heterofed.scheduler.collaborator import CollaboratorScheduler
+from heterofed.scheduler.host import HostScheduler
+from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.tasks.model import PartyStatus, TaskStatus
+from heterofed.wire.keys import KeyPair
+from heterofed.wire.memory import MemoryHub
+from heterofed.wire.transport import Buffer, Delivery, Transport
+from heterofed.wire.zeromq import CollaboratorTransport, HostTransport
+
+JOIN_S = 30.0
+"""How long collaborators may take to end after the host has."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """What `run_locally` gives: each party's result."""
+
+    parties: dict[str, TaskResult]
+    """feature key -> result, host first."""
+
+    @property
+    def host(self) -> TaskResult:
+        """The host's result."""
+        return next(iter(self.parties.values()))
+
+
+def run_locally(
+    host: HostScheduler,
+    *collaborators: CollaboratorScheduler,
+    task_id: str = "local",
+    seed: int | None = None,
+    transport: Literal["memory", "zeromq"] = "memory",
+) -> LocalRun:
+    """Run one task with all its parties in this process and return their results.
+
+    The parties take turns: one computes while the others wait for messages, each with random generators of its own.
+    So a run with the same seed gives the same bits, as the same parties in processes of their own would.
+
+    Args:
+        host: a fresh host.
+        collaborators: 1 to 8 fresh collaborators.
+        task_id: names the run; results go to each scheduler's `out_dir`, or `runs/<task id>/<feature key>`.
+        seed: of torch's, numpy's and Python's generators of each party; None draws it from torch's.
+        transport: "memory", or "zeromq" for real encrypted sockets on this machine.
+
+    Raises:
+        HeterofedError: what ended the task, from the party where it began.
+    """
+    schedulers: Sequence[Scheduler] = (host, *collaborators)
+    keys = [each.feature_key for each in schedulers]
+    if not 1 <= len(collaborators) <= 8:
+        raise ConfigError(f"{len(collaborators)} collaborators", expected="1 to 8")
+    if len(set(keys)) < len(keys):
+        raise ConfigError(f"feature keys {', '.join(keys)} repeat", expected="a feature_key of its own for every party")
+    show_logs(host.settings.progress)
+    base = int(torch.randint(2**31, ()).item()) if seed is None else seed
+    record = _SharedRecord()
+    ends = _memory_ends(keys) if transport == "memory" else _zeromq_ends(keys)
+    turn = _Turn([base + index for index in range(len(keys))])
+    results: dict[str, TaskResult] = {}
+    errors: dict[str, BaseException] = {}
+
+    def run(index: int) -> None:
+        scheduler = schedulers[index]
+        key = scheduler.feature_key
+        end = _InTurn(ends[key], turn, index)
+        seat = Seat(
+            task_id=task_id,
+            task_name=scheduler.name or task_id,
+            feature_key=key,
+            parties=tuple(keys),
+            connect=lambda: (keys[0], end),
+            settings=scheduler.settings,
+            progress=make_progress(scheduler.settings.progress, key) if index == 0 else NoProgress(key),
+            record=_Record(record, key),
+        )
+        with turn.taken(index):
+            try:
+                results[key] = scheduler.take_part(seat)
+            except BaseException as error:
+                errors[key] = error
+            finally:
+                end.close()
+
+    threads = [
+        threading.Thread(target=run, args=(index,), name=f"heterofed {keys[index]}") for index in range(1, len(keys))
+    ]
+    outside = _get_state()
+    for thread in threads:
+        thread.start()
+    try:
+        run(0)
+    finally:
+        for thread in threads:
+            thread.join(JOIN_S)
+        _set_state(outside)
+    if errors:
+        raise _root(errors, keys)
+    return LocalRun({key: results[key] for key in keys})
+
+
+def _root(errors: dict[str, BaseException], keys: Sequence[str]) -> BaseException:
+    """Return the error that the others follow from: an abort or a broken link is never the first one."""
+    found = [errors[key] for key in keys if key in errors]
+    for error in found:
+        if not isinstance(error, HeterofedError):
+            return error
+    for error in found:
+        if not isinstance(error, TaskAborted | WireError):
+            return error
+    return found[0]
+
+
+class _Turn:
+    """Lets one party compute at a time, with random generators of its own.
+
+    Args:
+        seeds: one for each party.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._lock = threading.Lock()
+        self._states = [_seeded_state(each) for each in seeds]
+
+    @contextmanager
+    def taken(self, party: int) -> Iterator[None]:
+        """Hold the turn, with this party's generators."""
+        with self._lock:
+            _set_state(self._states[party])
+            try:
+                yield
+            finally:
+                self._states[party] = _get_state()
+
+    @contextmanager
+    def given_up(self, party: int) -> Iterator[None]:
+        """Let the others compute while this party waits; called with the turn held."""
+        self._states[party] = _get_state()
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
+            _set_state(self._states[party])
+
+
+RandomState = tuple[torch.Tensor, object, object]
+
+
+def _get_state() -> RandomState:
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def _set_state(state: RandomState) -> None:
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])  # type: ignore[arg-type]  # what getstate gave
+    np.random.set_state(state[2])  # type: ignore[arg-type]  # what get_state gave
+
+
+def _seeded_state(seed: int) -> RandomState:
+    outside = _get_state()
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    state = _get_state()
+    _set_state(outside)
+    return state
+
+
+class _InTurn(Transport):
+    """A transport whose waits let the other parties compute."""
+
+    def __init__(self, inner: Transport, turn: _Turn, index: int) -> None:
+        self.party = inner.party
+        self._inner = inner
+        self._turn = turn
+        self._index = index
+
+    def send(self, to: str, frames: Sequence[Buffer], timeout_s: float = 0.0) -> None:
+        """As the inner transport."""
+        with self._turn.given_up(self._index):
+            self._inner.send(to, frames, timeout_s)
+
+    def receive(self, timeout_s: float) -> Delivery | None:
+        """As the inner transport."""
+        with self._turn.given_up(self._index):
+            return self._inner.receive(timeout_s)
+
+    def down_for(self, party: str) -> float:
+        """As the inner transport."""
+        return self._inner.down_for(party)
+
+    def close(self, linger_s: float = 2.0) -> None:
+        """As the inner transport."""
+        self._inner.close(linger_s)
+
+
+def _memory_ends(keys: Sequence[str]) -> dict[str, Transport]:
+    hub = MemoryHub(host=keys[0])
+    return {key: hub.transport(key) for key in keys}
+
+
+def _zeromq_ends(keys: Sequence[str]) -> dict[str, Transport]:
+    pairs = {key: KeyPair.generate() for key in keys}
+    host = HostTransport(keys[0], key=pairs[keys[0]], doorkeeper=_Listed({pairs[key].public: key for key in keys[1:]}))
+    ends: dict[str, Transport] = {keys[0]: host}
+    for key in keys[1:]:
+        ends[key] = CollaboratorTransport(
+            key, host_party=keys[0], endpoint=host.endpoint, host_public_key=pairs[keys[0]].public, key=pairs[key]
+        )
+    return ends
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A doorkeeper with a fixed list."""
+
+    parties: dict[bytes, str]
+
+    def party_of(self, public_key: bytes) -> str | None:
+        return self.parties.get(public_key)
+
+
+class _SharedRecord:
+    """The failures of a run, for the parties that could not be told over a link yet."""
+
+    def __init__(self) -> None:
+        self.failed: dict[str, str] = {}
+
+
+class _Record:
+    """One party's view of the shared record."""
+
+    def __init__(self, shared: _SharedRecord, feature_key: str) -> None:
+        self._shared = shared
+        self._me = feature_key
+
+    def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
+        """Nothing: the caller sees the task end."""
+
+    def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
+        """Keep a failure for the others."""
+        if status is PartyStatus.FAILED:
+            self._shared.failed[self._me] = reason or "no reason given"
+
+    def log(self, text: str) -> None:
+        """Nothing: push_log has shown it."""
+
+    def look(self) -> None:
+        """Raise TaskAborted if another party failed."""
+        for party, reason in self._shared.failed.items():
+            if party != self._me:
+                raise TaskAborted(f"ended the task: {reason}", party=party)

@@ -1,0 +1,314 @@
+"""Parties as processes of their own, found by task id, over encrypted TCP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+from heterofed import ConfigError, Settings, UnknownTask
+from heterofed.tasks.directory import Directory, open_directory
+from heterofed.tasks.model import PartyStatus, TaskStatus
+from tests.tiny import Collaborator, Host, same_bits, unsplit
+
+PARTY = Path(__file__).resolve().parents[1] / "party.py"
+ENDS_WITHIN_S = 40.0
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def directory() -> Directory:
+    return open_directory(Settings.from_env())
+
+
+@pytest.fixture
+def task_id(directory: Directory) -> str:
+    return directory.store.create("tiny", ["host", "c1"]).id
+
+
+class Process:
+    """A party's process and what it said."""
+
+    started: ClassVar[list[Process]] = []
+
+    def __init__(self, what: str, task_id: str, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(PARTY), what, task_id, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+        self.started.append(self)
+
+    def end(self) -> tuple[int, str]:
+        """Return the exit code and all output."""
+        output, _ = self.process.communicate(timeout=ENDS_WITHIN_S)
+        return self.process.returncode, output
+
+    def kill(self) -> None:
+        """End it at once, as a machine that loses its power."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    Process.started.clear()
+    yield
+    for each in Process.started:
+        each.kill()
+
+
+def test_two_processes_train_to_the_same_bits_as_the_unsplit_network(
+    directory: Directory, task_id: str, tmp_path: Path
+) -> None:
+    host = Process("host", task_id, f"out_dir={str(tmp_path / 'h')!r}")
+    other = Process("collaborator", task_id, f"out_dir={str(tmp_path / 'c')!r}")
+
+    for party in (host, other):
+        code, output = party.end()
+        assert code == 0, output
+
+    reference = reference_run()
+    for path, model in [
+        (tmp_path / "h" / "feature_model_host.pt", reference[0]),
+        (tmp_path / "c" / "feature_model_c1.pt", reference[1]),
+        (tmp_path / "h" / "infer_model.pt", reference[2]),
+    ]:
+        state = torch.load(path, weights_only=True)
+        assert all(torch.equal(state[name], each) for name, each in model.state_dict().items())
+    task = directory.find(task_id)
+    assert task.status is TaskStatus.COMPLETED
+    assert [party.status for party in task.parties] == [PartyStatus.FINISHED] * 2
+    assert directory.host_of(task_id) is None
+
+
+def test_a_collaborator_may_be_started_long_before_its_host(task_id: str) -> None:
+    other = Process("collaborator", task_id)
+    time.sleep(3)
+    host = Process("host", task_id)
+
+    assert [party.end()[0] for party in (host, other)] == [0, 0]
+
+
+def test_a_host_that_dies_before_all_are_there_can_be_started_again(task_id: str, directory: Directory) -> None:
+    """The waiting collaborator follows it to its new address."""
+    directory.store.create("other", ["x", "y"])
+    first = Process("host", task_id, HETEROFED_GATHER_TIMEOUT_S="60")
+    wait_until(lambda: directory.host_of(task_id) is not None)
+    first.kill()
+    other = Process("collaborator", task_id)
+    time.sleep(3)  # it connects to where nobody listens any more
+    second = Process("host", task_id)
+
+    assert [party.end()[0] for party in (second, other)] == [0, 0]
+
+
+def test_an_unknown_task_ends_with_one_message() -> None:
+    code, output = Process("host", "nosuchtask").end()
+
+    assert code == 1
+    assert output.count("\n") == 1
+    assert output.startswith("UnknownTask: there is no task 'nosuchtask'")
+    assert "heterofed task list" in output
+
+
+def test_a_party_that_is_not_in_the_task_is_told_who_is(task_id: str) -> None:
+    with pytest.raises(ConfigError, match=f"task {task_id} has no party 'c9'; expected one of host, c1"):
+        Collaborator("c9").launch_task(task_id)
+
+
+def test_a_collaborator_that_never_comes_is_named(task_id: str, directory: Directory) -> None:
+    code, output = Process("host", task_id, HETEROFED_GATHER_TIMEOUT_S="2").end()
+
+    assert code == 1
+    assert (
+        "PeerTimeout: c1, while gathering the parties: no check-in within 2 s; expected all of c1. Start the" in output
+    )
+    assert "Traceback" not in output
+    assert directory.find(task_id).status is TaskStatus.FAILED
+
+
+def test_a_host_that_never_comes_is_said_so(task_id: str) -> None:
+    code, output = Process("collaborator", task_id, HETEROFED_GATHER_TIMEOUT_S="2").end()
+
+    assert code == 1
+    assert "PeerTimeout: c1, while gathering the parties: no host was started within 2 s; expected a host of" in output
+
+
+def test_waiting_says_for_whom(task_id: str) -> None:
+    _, output = Process(
+        "host",
+        task_id,
+        HETEROFED_GATHER_TIMEOUT_S="4",
+        HETEROFED_NOTICE_EVERY_S="1",
+        HETEROFED_PROGRESS="plain",
+    ).end()
+
+    assert "waiting for c1: check-in (1 of 4 s)" in output
+
+
+def test_a_second_process_under_one_feature_key_is_refused_and_the_first_goes_on(
+    task_id: str, directory: Directory
+) -> None:
+    host = Process("host", task_id)
+    wait_until(lambda: directory.host_of(task_id) is not None)
+    other = Process("collaborator", task_id, "feature_key='host'")
+    code, output = other.end()
+    right = Process("collaborator", task_id)
+
+    assert code == 1
+    assert "another process of this machine already runs as host in task" in output
+    assert [party.end()[0] for party in (host, right)] == [0, 0]
+
+
+def test_two_hosts_of_one_task_are_refused(task_id: str, directory: Directory) -> None:
+    first = Process("host", task_id)
+    wait_until(lambda: directory.host_of(task_id) is not None)
+    code, output = Process("host", task_id, "feature_key='c1'").end()
+    other = Process("collaborator", task_id)
+
+    assert code == 1
+    assert f"c1 cannot be the host of task {task_id}: host is" in output
+    assert [party.end()[0] for party in (first, other)] == [0, 0]
+
+
+def test_a_collaborator_killed_in_a_round_ends_the_host_within_seconds(task_id: str, directory: Directory) -> None:
+    host, other = Process("host", task_id), Process("collaborator/dying", task_id)
+
+    assert other.end()[0] == -signal.SIGKILL
+    killed = time.monotonic()
+    code, output = host.end()
+
+    assert code == 1
+    assert time.monotonic() - killed < 15
+    assert "PeerGone: c1, while " in output
+    assert "its link is down for" in output
+    assert "look at its output, then start the task again" in output
+    assert directory.find(task_id).status is TaskStatus.FAILED
+
+
+def test_a_killed_host_ends_its_collaborators_within_seconds(task_id: str, directory: Directory) -> None:
+    host = Process("host/slow", task_id, "max_rounds=1000")
+    other = Process("collaborator", task_id)
+    wait_until(lambda: directory.find(task_id).status is TaskStatus.ONGOING)
+    host.kill()
+    killed = time.monotonic()
+
+    code, output = other.end()
+
+    assert code == 1
+    assert time.monotonic() - killed < 15
+    assert "PeerGone: host, while " in output
+
+
+def test_ctrl_c_at_one_party_ends_the_other_with_its_name(task_id: str, directory: Directory) -> None:
+    host = Process("host/slow", task_id, "max_rounds=1000")
+    other = Process("collaborator", task_id)
+    wait_until(lambda: directory.find(task_id).status is TaskStatus.ONGOING)
+    host.process.send_signal(signal.SIGINT)
+
+    code, output = host.end()
+    assert code != 0
+    assert output.endswith("\ninterrupted\n")
+    assert "Traceback" not in output
+    code, output = other.end()
+    assert code == 1
+    assert "TaskAborted: host, while " in output
+    assert "its user interrupted it" in output
+
+
+def test_a_party_that_takes_too_long_is_named(task_id: str) -> None:
+    host = Process("host", task_id, "calculation_timeout=2")
+    Process("collaborator/stuck", task_id)
+
+    code, output = host.end()
+
+    assert code == 1
+    assert "PeerTimeout: c1, while training" in output
+    assert "no embedding of round 1, batch 1 within 2 s" in output
+
+
+def test_user_code_that_raises_shows_its_traceback_here_and_its_name_there(task_id: str) -> None:
+    host, other = Process("host", task_id), Process("collaborator/raising", task_id)
+
+    code, output = other.end()
+    assert code == 1
+    assert "KeyError: 'secret-person'" in output
+    assert output.splitlines()[-1].startswith("TemplateError: c1, while ")
+    code, output = host.end()
+    assert code == 1
+    assert "TaskAborted: c1, while " in output
+    assert "Raising.load_batch() raised KeyError" in output
+    assert "secret" not in output
+
+
+def test_a_collaborator_that_fails_before_check_in_ends_the_host(task_id: str, directory: Directory) -> None:
+    host = Process("host", task_id)
+    wait_until(lambda: directory.host_of(task_id) is not None)
+    other = Process("collaborator/repeating", task_id)
+
+    assert other.end()[0] == 1
+    code, output = host.end()
+    assert code == 1
+    assert "TaskAborted: c1, while gathering the parties: ended the task: c1, while starting: load_local_ids" in output
+
+
+def test_unequal_batch_sizes_end_both_processes_with_the_same_reason(task_id: str) -> None:
+    host = Process("host/own", task_id, "size=12")
+    other = Process("collaborator/own", task_id, "size=48")
+
+    for party in (host, other):
+        code, output = party.end()
+        assert code == 1
+        assert "sent 48 rows in round 1, batch 0; expected 12 as at host" in output
+
+
+def test_a_failed_task_can_be_launched_again_and_a_completed_one_cannot(task_id: str, directory: Directory) -> None:
+    assert Process("host", task_id, HETEROFED_GATHER_TIMEOUT_S="1").end()[0] == 1
+    host, other = Process("host", task_id), Process("collaborator", task_id)
+    assert [party.end()[0] for party in (host, other)] == [0, 0]
+    assert directory.find(task_id).status is TaskStatus.COMPLETED
+
+    with pytest.raises(ConfigError, match=f"task {task_id} is COMPLETED; expected a task that is not over"):
+        Host().launch_task(task_id)
+
+
+def test_launching_needs_a_task_id() -> None:
+    with pytest.raises(ConfigError, match="task_id is ''; expected the id that"):
+        Host().launch_task("")
+    with pytest.raises(UnknownTask):
+        Host().launch_task("nosuchtask")
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
+
+
+def reference_run() -> list[torch.nn.Module]:
+    """Return the unsplit network's parts for the tiny task's default arguments."""
+    from heterofed import run_locally
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    host, other = Host(), Collaborator()
+    run_locally(host, other)
+    bottoms, top = unsplit(host, 2)
+    torch.set_num_threads(threads)
+    assert same_bits(other.feature_model, bottoms[1])
+    return [*bottoms, top]
