@@ -236,6 +236,7 @@ class Scheduler(ABC):
         self._seat = seat
         if self.out_dir is None:
             self.out_dir = Path("runs") / seat.task_id / self.feature_key
+        seat.progress.say(f"{self.feature_key} takes part in {seat.task_name} (task {seat.task_id})")
         try:
             seat.record.party_is(PartyStatus.ONLINE)
             result = self._run(seat)
@@ -244,8 +245,9 @@ class Scheduler(ABC):
         except HeterofedError as error:
             self._give_up(error)
             raise
-        except KeyboardInterrupt:
-            self._give_up(TaskFailed("its user interrupted it"))
+        except (KeyboardInterrupt, SystemExit) as stop:
+            why = "its user interrupted it" if isinstance(stop, KeyboardInterrupt) else "its own code ended the process"
+            self._give_up(TaskFailed(why))
             raise
         except Exception as error:
             failure = TaskFailed(

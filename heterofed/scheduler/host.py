@@ -203,33 +203,37 @@ class HostScheduler(Scheduler):
             self._transport, Role.HOST, seat.others, seat.settings, say=seat.progress.say, look=seat.record.look
         )
         seat.record.task_is(TaskStatus.GATHERING)
-        try:
-            seat.progress.phase("gathering the parties")
-            self._gather(seat)
-            seat.record.task_is(TaskStatus.ALIGNING)
-            self._align(seat)
-            seat.record.task_is(TaskStatus.ONGOING)
-            while True:
-                self._round += 1
-                self._train_round(seat)
-                if self._test_is_due():
-                    seat.record.task_is(TaskStatus.TESTING)
-                    self._test_round(seat)
-                    seat.record.task_is(TaskStatus.ONGOING)
-                self._close_round()
-                with self._calling("is_task_finished"):
-                    finished = self.is_task_finished()
-                if finished:
-                    break
-            result = self._complete(seat)
-        except HeterofedError as error:
-            seat.record.task_is(TaskStatus.FAILED, str(error.located(party=self.feature_key)))
-            raise
-        except KeyboardInterrupt:
-            seat.record.task_is(TaskStatus.FAILED, f"{self.feature_key} was interrupted by its user")
-            raise
+        seat.progress.phase("gathering the parties")
+        self._gather(seat)
+        seat.record.task_is(TaskStatus.ALIGNING)
+        self._align(seat)
+        seat.record.task_is(TaskStatus.ONGOING)
+        while True:
+            self._round += 1
+            self._train_round(seat)
+            if self._test_is_due():
+                seat.record.task_is(TaskStatus.TESTING)
+                self._test_round(seat)
+                seat.record.task_is(TaskStatus.ONGOING)
+            self._close_round()
+            with self._calling("is_task_finished"):
+                finished = bool(self.is_task_finished())
+            if finished:
+                break
+        result = self._complete(seat)
         seat.record.task_is(TaskStatus.COMPLETED)
         return result
+
+    def _give_up(self, error: HeterofedError) -> None:
+        super()._give_up(error)
+        self._at_seat.record.task_is(TaskStatus.FAILED, str(error))
+
+    def _prepare(self) -> list[str]:
+        if not self.own_batches:
+            # Subclasses may set these after our constructor; what they set is checked here.
+            check_count("batch_size", self.batch_size, 1)
+            check_count("seed", self.seed, 0, 2**32 - 1)
+        return super()._prepare()
 
     def _gather(self, seat: Seat) -> None:
         self._ids = self._prepare()
@@ -309,17 +313,14 @@ class HostScheduler(Scheduler):
 
     def _start_round(self) -> RoundOrder:
         """Publish the round's plan, wait until every collaborator follows it, return our order."""
-        ids = self.train_ids
-        seed = round_seed(self.seed, self._round)
-        if not self.own_batches and self.shuffle:
-            ids = shuffled(ids, seed)
-        order = RoundOrder(ids, self.batch_size, self._session_key)
         if self.own_batches:
+            order = RoundOrder(self.train_ids, len(self.train_ids), self._session_key)
             plan = BatchPlan(self._round, True, 0, 0, False, 0, order.digest())
         else:
-            plan = BatchPlan(
-                self._round, False, self.batch_size, len(order), self.shuffle, seed * self.shuffle, order.digest()
-            )
+            seed = round_seed(self.seed, self._round) if self.shuffle else 0
+            ids = shuffled(self.train_ids, seed) if self.shuffle else self.train_ids
+            order = RoundOrder(ids, self.batch_size, self._session_key)
+            plan = BatchPlan(self._round, False, self.batch_size, len(order), bool(self.shuffle), seed, order.digest())
         self._linked.broadcast(plan, self._room_s)
         self._exchange.round = self._round
         self._exchange.collect(RoundReady, "agreement to the round", self.schedule_timeout)
@@ -330,7 +331,8 @@ class HostScheduler(Scheduler):
         if not self.log_rounds:
             return False
         if not self.test_ids:
-            logger.warning("%s: the split has no test ids, so no test is run", self.feature_key)
+            if self._round == 1:
+                logger.warning("%s: the split has no test ids, so no test is run", self.feature_key)
             return False
         return self._round == 1 or self._round % self.log_rounds == 0 or self._is_reach_max_rounds()
 
@@ -342,7 +344,8 @@ class HostScheduler(Scheduler):
         device = device_of(self.infer_model)
         projections: list[dict[str, Tensor]] = []
         labels: list[Any] = []
-        order = RoundOrder(self.test_ids, self.batch_size, self._session_key)
+        size = len(self.test_ids) if self.own_batches else self.batch_size
+        order = RoundOrder(self.test_ids, size, self._session_key)
         source = self._batches(order, train=False, with_labels=True)
         for local in self._exchange.counted(self._each(source, "iterate_test_feature")):
             received = self._exchange.receive(local)

@@ -173,7 +173,7 @@ class _HostDoor:
             max_message_bytes=self._settings.max_message_bytes,
         )
         self._directory.announce_host(self._task.id, self._me, transport.endpoint, self._pair.public)
-        self._progress.say(f"task {self._task.id}: {self._me} hosts at {transport.endpoint}")
+        self._progress.say(f"{self._me} listens at {transport.endpoint}")
         return self._me, transport
 
     def party_of(self, public_key: bytes) -> str | None:

@@ -12,7 +12,15 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeVar, overload
 
 from heterofed.config import Settings
-from heterofed.errors import FrameError, HeterofedError, PeerGone, PeerTimeout, RemoteProtocolError, TaskAborted
+from heterofed.errors import (
+    FrameError,
+    HeterofedError,
+    PeerGone,
+    PeerTimeout,
+    RemoteProtocolError,
+    TaskAborted,
+    WireError,
+)
 from heterofed.frames.codec import Codec
 from heterofed.frames.messages import Abort, AnyMessage
 from heterofed.protocol.phases import Phase, Role
@@ -24,6 +32,9 @@ N = TypeVar("N", bound=AnyMessage)
 
 LOOK_AROUND_S = 0.5
 """How often a wait looks at the links, the deadline and the task's record."""
+
+LAST_WORD_S = 0.5
+"""How long to wait for the Abort of a peer whose link has just broken; it may still be on its way."""
 
 
 class Link:
@@ -77,10 +88,15 @@ class Link:
         Raises:
             LocalProtocolError: this phase does not allow it; nothing was sent.
             PeerGone, PeerTimeout: the link is down, or its queue stayed full for `timeout_s` seconds (0: for ever).
+            TaskAborted: the link is down because the peer gave up, and its word of that has come.
         """
         frames = self._codec.encode(message)
         self.sessions[to].sending(message)
-        self._transport.send(to, frames, timeout_s)
+        try:
+            self._transport.send(to, frames, timeout_s)
+        except WireError:
+            self._hear_why()
+            raise
         self.sent_bytes += sum(frame.nbytes if isinstance(frame, memoryview) else len(frame) for frame in frames)
 
     def broadcast(self, message: AnyMessage, timeout_s: float = 0.0) -> None:
@@ -182,6 +198,17 @@ class Link:
                 f"ended the task ({message.error}): {message.reason}", party=message.party, phase=phase.value
             )
         return peer, message
+
+    def _hear_why(self) -> None:
+        """A peer is gone: if its last word was an Abort, raise that, for it says more than a broken link."""
+        deadline = time.monotonic() + LAST_WORD_S
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                arrived = self._receive(left)
+            except WireError:
+                return
+            if arrived is not None:
+                self._mailbox[arrived[0]].append(arrived[1])
 
     def _look_around(self, awaited: Collection[str], waiting_for: str) -> None:
         self.look()

@@ -422,9 +422,9 @@ def test_a_scheduler_runs_once() -> None:
 @pytest.mark.parametrize("culprit", ["host", "c1"])
 def test_an_output_folder_that_cannot_be_written_stops_the_task_before_training(culprit: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    bad = {"out_dir": tmp_path / "file" / "out"}
-    host = Host(**(bad if culprit == "host" else {}))
-    other = Collaborator(**(bad if culprit == "c1" else {}))
+    bad = tmp_path / "file" / "out"
+    host = Host(out_dir=bad if culprit == "host" else None)
+    other = Collaborator(out_dir=bad if culprit == "c1" else None)
 
     outcome = end_of(host, other)
 

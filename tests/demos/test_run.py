@@ -1,0 +1,79 @@
+"""The demo as a newcomer runs it: one command, every party a process, and the comparison at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from heterofed import Settings
+from heterofed.tasks.directory import open_directory
+from heterofed.tasks.model import TaskStatus
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(170)]
+
+SMALL = ["--train", "300", "--test", "100", "--rounds", "2", "--plain", "--data-dir", "sklearn"]
+
+
+def demo(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("heterofed")), "demo", "mnist", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "HETEROFED_PROGRESS": "auto"},
+    )
+
+
+def test_the_demo_trains_and_is_bit_identical_to_the_unsplit_network(tmp_path: Path) -> None:
+    process = demo(*SMALL, "--out", str(tmp_path / "out"), "--no-dropout", "--verify-exact")
+
+    output, _ = process.communicate(timeout=150)
+
+    assert process.returncode == 0, output
+    assert "as asked" in output.splitlines()[0]
+    assert "weights of 2 parties are bit-identical to the unsplit network's" in output
+    assert "test accuracy, all parties together" in output
+    assert "test accuracy, the host's part alone" in output
+    for told in ("[demo_host] round 2/2", "rows/s", "loss", "left", "[demo_host] round 1: joint test accuracy"):
+        assert told in output
+    assert str(tmp_path / "out" / "demo_host") in output
+    table = pd.read_csv(tmp_path / "out" / "demo_host" / "test_results.csv")
+    assert list(table.columns) == ["round", "average_loss", "accuracy"]
+    assert list(table["round"]) == [1, 2]
+    assert [task.status for task in open_directory(Settings.from_env()).store.list()] == [TaskStatus.COMPLETED]
+
+
+def test_ctrl_c_ends_every_process_cleanly(tmp_path: Path) -> None:
+    process = demo(*SMALL, "--rounds", "1000", "--out", str(tmp_path / "out"))
+    store = open_directory(Settings.from_env()).store
+    deadline = time.monotonic() + 60
+    while not any(task.status is TaskStatus.ONGOING for task in store.list()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert output.rstrip().endswith("interrupted; every party has stopped")
+    assert "Traceback" not in output
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_wrong_data_folder_is_said_so_in_one_line(tmp_path: Path) -> None:
+    process = demo("--data-dir", str(tmp_path), "--out", str(tmp_path / "out"))
+
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert output.count("\n") == 1
+    assert f"ConfigError: the data folder {tmp_path} holds no MNIST" in output
