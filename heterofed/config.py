@@ -43,9 +43,15 @@ class Settings:
     """How progress is shown: auto, bar, plain, json or off (`HETEROFED_PROGRESS`)."""
 
     def __post_init__(self) -> None:
-        for name in ("gather_timeout_s", "link_grace_s", "notice_every_s", "max_message_bytes"):
+        for name in ("gather_timeout_s", "link_grace_s", "notice_every_s"):
             if not getattr(self, name) >= 0:  # NaN is neither
                 raise ConfigError(f"{name} is {getattr(self, name)}", expected="0 or more")
+        if self.max_message_bytes < LEAST_MESSAGE_BYTES:
+            raise ConfigError(
+                f"max_message_bytes is {self.max_message_bytes}", expected=f"{LEAST_MESSAGE_BYTES} or more"
+            )
+        if not LEAST_KEY_BITS <= self.psi_key_bits <= MOST_KEY_BITS:
+            raise ConfigError(f"psi_key_bits is {self.psi_key_bits}", expected=f"{LEAST_KEY_BITS} to {MOST_KEY_BITS}")
         if self.progress not in PROGRESS_FORMS:
             raise ConfigError(f"progress is {self.progress!r}", expected="one of " + ", ".join(PROGRESS_FORMS))
 
@@ -70,6 +76,12 @@ class Settings:
                 raise ConfigError(f"{variable} is {text!r}", expected=f"a value like {each.default!r}") from None
         return cls(**values)  # type: ignore[arg-type]  # each value went through its field's converter
 
+
+LEAST_MESSAGE_BYTES = 1 << 20
+"""A part of the intersection takes up to half of this (512 elements of 8192 bits)."""
+
+LEAST_KEY_BITS, MOST_KEY_BITS = 2048, 8192
+"""NIST SP 800-57: 2048 bits are about 112 bits of security; beyond 8192 a run takes for ever."""
 
 PROGRESS_FORMS = ("auto", "bar", "plain", "json", "off")
 

@@ -208,6 +208,11 @@ class BarProgress(Progress):
         else:
             self._bar.write(text)
 
+    def begin_round(self, number: int, rounds: int | None, rows_total: int) -> None:
+        """Enter a round, which gets a bar of its own."""
+        self._close_bar()
+        super().begin_round(number, rounds, rows_total)
+
     def draw(self, force: bool) -> None:
         """Move the round's bar; log a phase's name outside training."""
         if self.now.phase != "training":

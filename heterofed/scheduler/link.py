@@ -169,7 +169,8 @@ class Link:
         Args:
             error: what happened; its text goes to the peers, so it holds no data.
         """
-        message = self._abort or Abort(party=self.party, error=type(error).__name__, reason=str(error)[:2000])
+        reason = str(error)[:2000].encode(errors="replace").decode()  # a path in it may have bytes that are no text
+        message = self._abort or Abort(party=self.party, error=type(error).__name__, reason=reason)
         for peer, session in self.sessions.items():
             if session.over:
                 continue

@@ -4,7 +4,7 @@ checkpoints/
     model_0000003/          after round 3
         model.pt            state dicts of this party's models
         optimizer.pt        state dicts of its optimizers
-        rng.pt              states of torch's and Python's random generators
+        rng.pt              states of torch's, numpy's and Python's random generators
     last_checkpoint         "model_0000003"
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -76,7 +77,12 @@ def _save(state: Mapping[str, Any], path: Path) -> None:
 def _generators() -> dict[str, Any]:
     """Return the states of the global random generators, in types that `torch.load(weights_only=True)` reads."""
     version, internal, gauss = random.getstate()
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(internal), gauss]}
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": [version, list(internal), gauss],
+        "numpy": [name, [int(each) for each in keys], position, has_gauss, cached],
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state

@@ -166,6 +166,11 @@ def test_a_blob_that_the_header_does_not_name_is_refused() -> None:
     assert refused([packed(["StartTest", 1]), b""]) == "sent 1 blobs; expected 0, as its header says."
 
 
+@pytest.mark.parametrize("size", [0, 3, 5, 8])
+def test_a_blob_longer_or_shorter_than_the_shape_is_refused(size: int) -> None:
+    assert f"does not fit {size} bytes" in refused([embedding(), bytes(size)])
+
+
 @pytest.mark.parametrize("number", [1, -1, 2**40, False, 0.0, None, "0", b"0", [0], {"0": 0}], ids=repr)
 def test_a_blob_by_another_number_than_its_place_is_refused(number: object) -> None:
     assert "a blob that is not there" in refused([embedding(blob=number), FOUR])

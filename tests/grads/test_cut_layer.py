@@ -98,9 +98,7 @@ def test_gradients_leave_before_the_hosts_own_feature_model_is_differentiated() 
     log = Log()
     own = bottom(0, torch.float32)
     for name, parameter in own.named_parameters():
-        parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]  # torch's own
-            lambda _, name=name: log.order.append(f"own {name}")
-        )
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: log.order.append(f"own {name}"))
     cut = log.cut()
     opened = cut.open({"c1": leaf(ROWS, WIDTH), "c2": leaf(ROWS, WIDTH)}, {"c1", "c2"})
 

@@ -1,0 +1,89 @@
+"""A party's check of its own data, and what it does to the task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from heterofed import ConfigError, DataChecker, Settings, TemplateError, UnknownTask
+from heterofed.tasks.directory import open_directory
+from heterofed.tasks.model import PartyStatus, Task, TaskStatus
+from heterofed.tasks.store import TaskStore
+from tests.tiny import Host
+
+
+@pytest.fixture
+def store() -> TaskStore:
+    return open_directory(Settings.from_env()).store
+
+
+@pytest.fixture
+def task(store: TaskStore) -> Task:
+    return store.create("tiny", ["host", "c1"])
+
+
+def checker(task_id: str, outcome: Any, feature_key: str | None = None) -> DataChecker:
+    class Checker(DataChecker):
+        def verify_data(self) -> Any:
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+    return Checker(task_id, feature_key)
+
+
+def test_a_task_is_verified_when_all_its_parties_are(store: TaskStore, task: Task) -> None:
+    assert checker(task.id, True, "host").execute_verification() is True
+    assert store.get(task.id).status is TaskStatus.VERIFYING
+    assert [party.status for party in store.get(task.id).parties] == [PartyStatus.VERIFIED, PartyStatus.INVITED]
+
+    assert checker(task.id, (True, ""), "c1").execute_verification() is True
+
+    assert store.get(task.id).status is TaskStatus.VERIFIED
+
+
+def test_without_a_feature_key_it_speaks_for_every_party_of_this_machine(store: TaskStore, task: Task) -> None:
+    checker(task.id, True).execute_verification()
+
+    assert store.get(task.id).status is TaskStatus.VERIFIED
+
+
+@pytest.mark.parametrize(("outcome", "reason"), [(False, None), ((False, "no rows"), "no rows")])
+def test_refused_data_keep_their_party_from_launching_until_a_later_check(
+    outcome: Any, reason: str | None, store: TaskStore, task: Task
+) -> None:
+    assert checker(task.id, outcome, "host").execute_verification() is False
+    assert store.get(task.id).party("host").status is PartyStatus.REJECTED
+    assert store.get(task.id).party("host").reason == reason
+
+    with pytest.raises(ConfigError, match=f"host: the data check of task {task.id} said no: {reason}; expected data"):
+        Host().launch_task(task.id)
+
+    checker(task.id, True, "host").execute_verification()
+    assert store.get(task.id).party("host").status is PartyStatus.VERIFIED
+
+
+def test_a_check_that_raises_counts_as_refused_and_keeps_its_cause(store: TaskStore, task: Task) -> None:
+    with pytest.raises(TemplateError, match=r"host, while checking its data: Checker\.verify_data\(\) raised KeyError"):
+        checker(task.id, KeyError("secret"), "host").execute_verification()
+
+    party = store.get(task.id).party("host")
+    assert party.status is PartyStatus.REJECTED
+    assert "raised KeyError" in str(party.reason)
+    assert "secret" not in str(party.reason)
+
+
+@pytest.mark.parametrize("outcome", [None, 1, "yes", (True,), (True, 3), ("yes", "no")])
+def test_an_outcome_that_is_neither_yes_nor_no_is_refused(outcome: Any, task: Task) -> None:
+    with pytest.raises(ConfigError, match=r"verify_data\(\) returned .*; expected True, False, or \(bool, reason\)"):
+        checker(task.id, outcome).execute_verification()
+
+
+def test_the_task_and_the_party_must_exist(task: Task) -> None:
+    with pytest.raises(ConfigError, match="task_id is ''"):
+        checker("", True)
+    with pytest.raises(UnknownTask):
+        checker("nosuchtask", True).execute_verification()
+    with pytest.raises(ConfigError, match="has no party 'c9'"):
+        checker(task.id, True, "c9").execute_verification()

@@ -1,0 +1,178 @@
+"""The mailbox: what is awaited comes first, the rest stays, and no wait is without an end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from heterofed import PeerGone, PeerTimeout, RemoteProtocolError, Settings, TaskAborted, TrainingDiverged
+from heterofed.frames.messages import (
+    BatchesEnd,
+    BatchPlan,
+    Blob,
+    CheckIn,
+    PsiPart,
+    RoundReady,
+    Split,
+    Welcome,
+)
+from heterofed.protocol.phases import Phase, Role
+from heterofed.scheduler.link import Link
+from heterofed.wire.memory import MemoryHub
+
+NONCE = bytes(16)
+HELLO = CheckIn(protocol=1, task_id="t", feature_key="c1", nonce=NONCE, trainable=True, own_batches=False)
+WELCOME = Welcome(nonce=NONCE, session=NONCE, parties=("host", "c1", "c2"), max_rounds=1, calculation_timeout_s=0)
+SPLIT = Split(train=1, test=1, train_digest=b"", test_digest=b"")
+PLAN = BatchPlan(1, True, 0, 0, False, 0, b"")
+
+
+class Ends:
+    """A host and two collaborators over memory."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.hub = MemoryHub(host="host")
+        self.said: list[str] = []
+        self.transports = {key: self.hub.transport(key) for key in ("host", "c1", "c2")}
+        self.settings = Settings(**{"notice_every_s": 0.2, "link_grace_s": 0.3, **settings})
+        self.host = self._link("host", Role.HOST, ["c1", "c2"])
+        self.c1 = self._link("c1", Role.COLLABORATOR, ["host"])
+        self.c2 = self._link("c2", Role.COLLABORATOR, ["host"])
+
+    def _link(self, key: str, role: Role, peers: list[str]) -> Link:
+        return Link(self.transports[key], role, peers, self.settings, say=self.said.append)
+
+    def welcome_all(self) -> None:
+        for link in (self.c1, self.c2):
+            link.send("host", HELLO)
+        for _ in range(2):
+            peer, _ = self.host.expect(CheckIn, from_=["c1", "c2"], waiting_for="check-in", timeout_s=1)
+            self.host.send(peer, WELCOME)
+        for link in (self.c1, self.c2):
+            link.expect(Welcome, from_=["host"], waiting_for="welcome", timeout_s=1)
+
+    def start_round(self) -> None:
+        self.welcome_all()
+        for link in (self.c1, self.c2):
+            link.send("host", SPLIT)
+            self.host.expect(Split, from_=[link.party], waiting_for="split", timeout_s=1)
+            self.host.send(link.party, SPLIT)
+            self.host.send(link.party, PLAN)
+            link.expect(BatchPlan, from_=["host"], waiting_for="plan", timeout_s=1)
+            link.send("host", RoundReady(1))
+
+
+@pytest.fixture
+def ends() -> Ends:
+    return Ends()
+
+
+def test_a_message_that_is_not_awaited_waits_until_it_is(ends: Ends) -> None:
+    ends.start_round()
+    ends.c1.send("host", BatchesEnd(1, 0))
+
+    for peer in ("c2", "c1"):
+        assert ends.host.expect(RoundReady, from_=[peer], waiting_for="ready", timeout_s=1)[0] == peer
+    assert ends.host.expect(BatchesEnd, from_=["c1"], waiting_for="end", timeout_s=1)[1] == BatchesEnd(1, 0)
+
+
+def test_a_deadline_names_who_was_awaited_for_what_and_in_which_phase(ends: Ends) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(PeerTimeout) as caught:
+        ends.host.expect(CheckIn, from_=["c1", "c2"], waiting_for="check-in", timeout_s=0.3)
+
+    assert 0.25 < time.monotonic() - began < 3
+    assert str(caught.value).startswith(
+        "c1, c2, while gathering the parties: no check-in within 0 s; expected it from c1, c2. Is it running"
+    )
+
+
+def test_a_long_wait_says_for_whom(ends: Ends) -> None:
+    with pytest.raises(PeerTimeout):
+        ends.host.expect(CheckIn, from_=["c1"], waiting_for="check-in", timeout_s=1.2)
+
+    assert (
+        ends.said[0] == "waiting for c1: check-in (1 of 1 s)" or ends.said[0] == "waiting for c1: check-in (0 of 1 s)"
+    )
+
+
+def test_an_abort_ends_any_wait_and_names_its_party(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.c2.abort(TrainingDiverged("the loss is nan", party="c2", phase="training", expected="a number"))
+
+    with pytest.raises(TaskAborted) as caught:
+        ends.host.expect(PsiPart, from_=["c1"], waiting_for="part", timeout_s=5)
+
+    assert str(caught.value) == (
+        "c2, while matching ids: ended the task (TrainingDiverged): "
+        "c2, while training: the loss is nan; expected a number."
+    )
+
+
+def test_the_host_passes_an_abort_on_under_the_name_it_came_with(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.c2.abort(TrainingDiverged("the loss is nan"))
+    with pytest.raises(TaskAborted) as caught:
+        ends.host.expect(PsiPart, from_=["c1"], waiting_for="part", timeout_s=5)
+    ends.host.abort(caught.value)
+
+    with pytest.raises(TaskAborted, match=r"^c2, while matching ids: ended the task \(TrainingDiverged\): the loss"):
+        ends.c1.expect(PsiPart, from_=["host"], waiting_for="part", timeout_s=5)
+
+
+def test_a_peer_that_is_gone_for_longer_than_the_grace_ends_the_wait_though_another_is_awaited(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.transports["c2"].close()
+
+    with pytest.raises(PeerGone) as caught:
+        ends.host.expect(PsiPart, from_=["c1"], waiting_for="part", timeout_s=10)
+
+    assert str(caught.value).startswith("c2, while matching ids: its link is down for ")
+    assert "expected it back within 0.3 s" in str(caught.value)
+
+
+def test_a_send_to_a_peer_that_gave_up_raises_its_reason_and_not_the_broken_link(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.host.abort(TrainingDiverged("the loss is nan"))
+    ends.transports["host"].close()
+
+    with pytest.raises(TaskAborted, match="the loss is nan"):
+        ends.c1.send("host", PsiPart(Blob(b"part")))
+
+
+def test_what_the_phase_does_not_allow_is_refused_and_its_sender_named(ends: Ends) -> None:
+    ends.c1.sessions["host"].phase = Phase.MATCHING
+    ends.c1.send("host", PsiPart(Blob(b"part")))
+
+    with pytest.raises(RemoteProtocolError, match="c1, while gathering the parties: sent PsiPart; expected CheckIn"):
+        ends.host.expect(CheckIn, from_=["c1"], waiting_for="check-in", timeout_s=1)
+
+
+def test_bytes_that_are_no_message_are_refused_and_their_sender_named(ends: Ends) -> None:
+    ends.transports["c1"].send("host", [b"garbage"])
+
+    with pytest.raises(RemoteProtocolError, match="c1, while gathering the parties: sent bytes that are no message"):
+        ends.host.expect(CheckIn, from_=["c1"], waiting_for="check-in", timeout_s=1)
+
+
+def test_zero_waits_until_it_comes(ends: Ends) -> None:
+    threading.Timer(0.6, lambda: ends.c1.send("host", HELLO)).start()
+
+    assert ends.host.expect(CheckIn, from_=["c1"], waiting_for="check-in", timeout_s=0) == ("c1", HELLO)
+    assert ends.host.waited_s > 0.4
+
+
+def test_looking_around_may_end_a_wait() -> None:
+    ends = Ends()
+
+    def cancelled() -> None:
+        raise TaskAborted("task t was cancelled")
+
+    ends.host.look = cancelled
+
+    with pytest.raises(TaskAborted, match="task t was cancelled"):
+        ends.host.expect(CheckIn, from_=["c1"], waiting_for="check-in", timeout_s=5)

@@ -1,0 +1,133 @@
+"""Every setting has a default, a variable and limits."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from heterofed.config import PROGRESS_FORMS, Settings
+from heterofed.errors import ConfigError
+
+EXAMPLES: dict[str, tuple[str, object]] = {
+    "home": ("/tmp/parties", Path("/tmp/parties")),
+    "bind": ("0.0.0.0:7000", "0.0.0.0:7000"),
+    "gather_timeout_s": ("1.5", 1.5),
+    "link_grace_s": ("0", 0.0),
+    "notice_every_s": ("30", 30.0),
+    "max_message_bytes": ("1048576", 1048576),
+    "psi_key_bits": ("3072", 3072),
+    "progress": ("json", "json"),
+}
+"""field -> (text of its variable, value)."""
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    assert Settings() == Settings.from_env({})
+    assert Settings() == Settings(
+        home=Path.home() / ".heterofed",
+        bind="127.0.0.1:0",
+        gather_timeout_s=600.0,
+        link_grace_s=10.0,
+        notice_every_s=5.0,
+        max_message_bytes=2**30,
+        psi_key_bits=2048,
+        progress="auto",
+    )
+
+
+def test_the_examples_below_hold_every_setting() -> None:
+    assert list(EXAMPLES) == [each.name for each in fields(Settings)]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_setting_can_be_changed_by_its_variable_alone(name: str) -> None:
+    text, value = EXAMPLES[name]
+
+    settings = Settings.from_env({f"HETEROFED_{name.upper()}": text})
+
+    assert getattr(settings, name) == value
+    assert type(getattr(settings, name)) is type(getattr(Settings(), name))
+    for other in EXAMPLES.keys() - {name}:
+        assert getattr(settings, other) == getattr(Settings(), other)
+
+
+def test_the_variables_of_the_process_are_read_where_no_others_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HETEROFED_LINK_GRACE_S", "7")
+
+    assert Settings.from_env().link_grace_s == 7.0
+
+
+def test_an_empty_variable_is_as_none_at_all() -> None:
+    assert Settings.from_env({f"HETEROFED_{name.upper()}": "" for name in EXAMPLES}) == Settings()
+
+
+def test_other_variables_are_left_alone() -> None:
+    assert Settings.from_env({"HETEROFED_DATA": "/data", "HOME": "/root", "BIND": "x"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "problem"),
+    [
+        ("GATHER_TIMEOUT_S", "soon", "HETEROFED_GATHER_TIMEOUT_S is 'soon'; expected a value like 600.0."),
+        ("LINK_GRACE_S", "10s", "HETEROFED_LINK_GRACE_S is '10s'; expected a value like 10.0."),
+        ("MAX_MESSAGE_BYTES", "1e9", "HETEROFED_MAX_MESSAGE_BYTES is '1e9'; expected a value like 1073741824."),
+        ("PSI_KEY_BITS", "2048.0", "HETEROFED_PSI_KEY_BITS is '2048.0'; expected a value like 2048."),
+    ],
+)
+def test_a_variable_of_the_wrong_form_is_named(variable: str, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_env({f"HETEROFED_{variable}": text})
+
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize("name", ["gather_timeout_s", "link_grace_s", "notice_every_s"])
+def test_less_than_nothing_is_refused_by_either_door(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} is -1; expected 0 or more\."):
+        Settings(**{name: -1})  # type: ignore[arg-type]  # one of the numbers
+    with pytest.raises(ConfigError, match=rf"{name} is -1.*; expected 0 or more\."):
+        Settings.from_env({f"HETEROFED_{name.upper()}": "-1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_message_bytes", 1000, "1048576 or more"),
+        ("psi_key_bits", 1024, "2048 to 8192"),
+        ("psi_key_bits", 100_000, "2048 to 8192"),
+    ],
+)
+def test_a_size_that_cannot_work_is_refused(name: str, value: int, expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} is {value}; expected {expected}\."):
+        Settings(**{name: value})  # type: ignore[arg-type]  # one of the numbers
+
+
+@pytest.mark.parametrize("name", ["gather_timeout_s", "link_grace_s", "notice_every_s"])
+def test_a_time_that_is_no_number_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} is nan; expected 0 or more\."):
+        Settings.from_env({f"HETEROFED_{name.upper()}": "nan"})
+
+
+def test_0_is_a_time() -> None:
+    assert Settings(gather_timeout_s=0, link_grace_s=0, notice_every_s=0).link_grace_s == 0
+
+
+@pytest.mark.parametrize("form", PROGRESS_FORMS)
+def test_every_form_of_progress_can_be_set(form: str) -> None:
+    assert Settings.from_env({"HETEROFED_PROGRESS": form}).progress == form
+
+
+def test_an_unknown_form_of_progress_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings(progress="fancy")
+
+    assert str(caught.value) == "progress is 'fancy'; expected one of auto, bar, plain, json, off."
+
+
+def test_settings_cannot_be_changed_once_made() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().bind = "0.0.0.0:1"  # type: ignore[misc]  # the mistake under test
+    with pytest.raises(TypeError):
+        Settings(Path("/tmp/parties"))  # type: ignore[call-arg]  # the mistake under test
