@@ -59,6 +59,10 @@ class HeterofedError(Exception):
         self.phase = self.phase or phase
         return self
 
+    def for_peers(self) -> str:
+        """Return the text that the other parties may see."""
+        return str(self)
+
     def __str__(self) -> str:
         where = ", ".join(part for part in (self.party, f"while {self.phase}" if self.phase else None) if part)
         text = f"{where}: {self.what}" if where else self.what
@@ -98,6 +102,11 @@ class TrainingDiverged(TaskFailed):
 
 class OutputError(TaskFailed):
     """A file or folder cannot be written. What was there before is untouched."""
+
+    def for_peers(self) -> str:
+        """Return a text without the path, which is this party's own affair."""
+        public = OutputError("a file or folder cannot be written", party=self.party, phase=self.phase)
+        return f"{public} The output of {self.party or 'that party'} names it."
 
 
 class ProtocolError(TaskFailed):

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from heterofed.errors import ConfigError, HeterofedError, TaskAborted, WireError
+from heterofed.errors import ConfigError, HeterofedError, PeerTimeout, TaskAborted, WireError
 from heterofed.metrics.progress import NoProgress, make_progress, show_logs
 from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.collaborator import CollaboratorScheduler
@@ -23,6 +23,9 @@ from heterofed.wire.keys import KeyPair
 from heterofed.wire.memory import MemoryHub
 from heterofed.wire.transport import Buffer, Delivery, Transport
 from heterofed.wire.zeromq import CollaboratorTransport, HostTransport
+
+AT_ONCE_S = 0.001
+"""Enough for a send that does not have to wait for room."""
 
 JOIN_S = 30.0
 """How long collaborators may take to end after the host has."""
@@ -194,9 +197,16 @@ class _InTurn(Transport):
         self._index = index
 
     def send(self, to: str, frames: Sequence[Buffer], timeout_s: float = 0.0) -> None:
-        """As the inner transport."""
-        with self._turn.given_up(self._index):
-            self._inner.send(to, frames, timeout_s)
+        """As the inner transport.
+
+        The turn is kept unless the queue is full: a gradient may leave from one of autograd's own threads, which the
+        next party needs for its backward pass.
+        """
+        try:
+            self._inner.send(to, frames, AT_ONCE_S)
+        except PeerTimeout:
+            with self._turn.given_up(self._index):
+                self._inner.send(to, frames, timeout_s)
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """As the inner transport."""

@@ -104,6 +104,10 @@ class PsiPart(Message, frozen=True):
     payload: Blob
 
 
+class StillMatching(Message, frozen=True):
+    """Host → collaborator: the intersection goes on with others; keep waiting."""
+
+
 class Split(Message, frozen=True):
     """Either way: the sizes and keyed digests of my ordered train and test ids."""
 
@@ -223,6 +227,7 @@ AnyMessage: TypeAlias = (
     CheckIn
     | Welcome
     | PsiPart
+    | StillMatching
     | Split
     | BatchPlan
     | RoundReady

@@ -81,7 +81,7 @@ class CutLayer:
                 raise TrainingDiverged(
                     f"the gradient for {key} is NaN or infinite",
                     expected="finite numbers",
-                    advice="Lower the learning rate, check the inputs for NaN, or clip the loss. Nothing was updated.",
+                    advice="Lower the learning rate, check the inputs for NaN, or clip the loss.",
                 )
             self._left.add(key)
             self._leave(key, gradient)

@@ -69,9 +69,9 @@ class _Party:
                 error.located(party=self.feature_key, phase="matching ids")
                 if self._link is not None:
                     self._link.abort(error)
-                seat.record.party_is(PartyStatus.FAILED, str(error))
+                seat.record.party_is(PartyStatus.FAILED, error.for_peers())
                 if host:
-                    seat.record.task_is(TaskStatus.FAILED, str(error))
+                    seat.record.task_is(TaskStatus.FAILED, error.for_peers())
                 raise
             finally:
                 seat.progress.close()

@@ -26,6 +26,7 @@ from heterofed.frames.messages import (
     RoundReady,
     Split,
     StartTest,
+    StillMatching,
     Welcome,
 )
 
@@ -66,6 +67,7 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
     Phase.MATCHING: {
         (H, PsiPart): Phase.MATCHING,
         (C, PsiPart): Phase.MATCHING,
+        (H, StillMatching): Phase.MATCHING,
         (C, Split): Phase.ALIGNING,
         (H, CompleteTask): Phase.COMPLETING,  # people who want only the intersection
     },

@@ -36,10 +36,10 @@ class Scheduler(ABC):
 
     Args:
         feature_key: this party's name in the task, and the name of its embedding.
-        name: what people call this run; the task id by default.
+        name: what people call this run; the task's name by default.
         schedule_timeout: longest wait for another party's answer between two steps, in seconds; 0: no limit.
-        data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part of the intersection
-            or for a peer's digests), in seconds; 0: no limit.
+        data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part of the
+            intersection), in seconds; 0: no limit.
         is_feature_trainable: False freezes this party's feature model.
         out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
         settings: what `HETEROFED_*` variables say, unless given.
@@ -270,7 +270,7 @@ class Scheduler(ABC):
         error.located(party=self.feature_key, phase=phase)
         if self._link is not None:
             self._link.abort(error)
-        self._at_seat.record.party_is(PartyStatus.FAILED, str(error))
+        self._at_seat.record.party_is(PartyStatus.FAILED, error.for_peers())
 
     def _prepare(self) -> list[str]:
         """Do what needs no other party: check the set-up, prove that outputs can be written, load the ids."""

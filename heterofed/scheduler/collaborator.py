@@ -42,11 +42,11 @@ class CollaboratorScheduler(Scheduler):
 
     Args:
         feature_key: this party's name in the task, and the name of its embedding.
-        name: what people call this run; the task id by default.
+        name: what people call this run; the task's name by default.
         schedule_timeout: longest wait for the host's answer between two steps, in seconds; 0: no limit. Within a
             round the host's calculation_timeout is added to it.
-        data_channel_timeout: (longest wait for room in the host's queue, longest wait for a part of the intersection
-            or for the host's digests), in seconds; 0: no limit.
+        data_channel_timeout: (longest wait for room in the host's queue, longest wait for a part of the
+            intersection), in seconds; 0: no limit.
         is_feature_trainable: False freezes this party's feature model.
         out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
         settings: what `HETEROFED_*` variables say, unless given.
@@ -107,7 +107,7 @@ class CollaboratorScheduler(Scheduler):
             task_id=seat.task_id,
             session=self._session_key,
             key_bits=seat.settings.psi_key_bits,
-            timeout_s=self._patience_s,
+            timeout_s=self.data_channel_timeout[1],
             progress=seat.progress,
         )
         seat.progress.phase("comparing the splits")

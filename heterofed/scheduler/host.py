@@ -49,12 +49,12 @@ class HostScheduler(Scheduler):
 
     Args:
         feature_key: this party's name in the task, and the name of its embedding.
-        name: what people call this run; the task id by default.
+        name: what people call this run; the task's name by default.
         max_rounds: rounds to train, 1 or more; None: until `is_task_finished()`, which must then be overridden.
         calculation_timeout: longest time that any one step of any party may take, in seconds; 0: no limit.
         schedule_timeout: longest wait for an answer between two steps, in seconds; 0: no limit.
-        data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part of the intersection
-            or for a peer's digests), in seconds; 0: no limit.
+        data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part of the
+            intersection), in seconds; 0: no limit.
         log_rounds: test after every so many rounds, and after the first and the last; 0: never.
         is_feature_trainable: False freezes this party's feature model.
         batch_size: rows of a batch, where `load_batch` is written.
@@ -226,7 +226,7 @@ class HostScheduler(Scheduler):
 
     def _give_up(self, error: HeterofedError) -> None:
         super()._give_up(error)
-        self._at_seat.record.task_is(TaskStatus.FAILED, str(error))
+        self._at_seat.record.task_is(TaskStatus.FAILED, error.for_peers())
 
     def _prepare(self) -> list[str]:
         if not self.own_batches:
@@ -279,7 +279,7 @@ class HostScheduler(Scheduler):
         seat.progress.phase("comparing the splits")
         self._split_ids(common)
         ours = describe_split(self.train_ids, self.test_ids, self._session_key)
-        splits = self._exchange.collect(Split, "digests of its split", self.data_channel_timeout[1])
+        splits = self._exchange.collect(Split, "digests of its split", self.calculation_timeout)
         for peer, theirs in splits.items():
             compare_splits(peer, theirs, self.feature_key, ours)
         self._linked.broadcast(ours, self._room_s)

@@ -169,7 +169,8 @@ class Link:
         Args:
             error: what happened; its text goes to the peers, so it holds no data.
         """
-        reason = str(error)[:2000].encode(errors="replace").decode()  # a path in it may have bytes that are no text
+        # The text may quote bytes that are no text.
+        reason = error.for_peers()[:2000].encode(errors="replace").decode()
         message = self._abort or Abort(party=self.party, error=type(error).__name__, reason=reason)
         for peer, session in self.sessions.items():
             if session.over:

@@ -7,18 +7,22 @@ each collaborator only the ids that all parties share.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 
 import psi
-from heterofed.errors import AlignmentError, HeterofedError, RemoteProtocolError
-from heterofed.frames.messages import Blob, PsiPart
+from heterofed.errors import AlignmentError, HeterofedError, RemoteProtocolError, TaskFailed
+from heterofed.frames.messages import Blob, PsiPart, StillMatching
 from heterofed.metrics.progress import Progress
 from heterofed.scheduler.link import Link
 
 WINDOW = 16
 """Parts that the host may send a collaborator before the answers come. Within every queue's bound, so that two
 parties that both send cannot block each other; enough to keep a collaborator's cores busy."""
+
+REASSURE_EVERY_S = 10.0
+"""How often the host tells a collaborator that is done to keep waiting for the others."""
 
 
 def match_as_host(
@@ -52,6 +56,7 @@ def _lead(
     """Serve all runs to their end, whichever collaborator is faster, and return what is common to all."""
     outbox: dict[str, Iterator[bytes]] = {peer: iter(()) for peer in runs}
     unanswered = dict.fromkeys(runs, 0)
+    reassured_at = time.monotonic()
     while open_ := [peer for peer, run in runs.items() if not run.matched]:
         for peer in open_:
             while unanswered[peer] < WINDOW and (part := next(outbox[peer], None)) is not None:
@@ -59,6 +64,10 @@ def _lead(
                 unanswered[peer] += 1
         peer, message = link.expect(PsiPart, from_=open_, waiting_for="part of the intersection", timeout_s=timeout_s)
         unanswered[peer] -= 1
+        if time.monotonic() - reassured_at > REASSURE_EVERY_S:
+            reassured_at = time.monotonic()
+            for done in runs.keys() - set(open_):
+                link.send(done, StillMatching(), timeout_s)
         try:
             replies = runs[peer].receive(bytes(message.payload.data))
         except psi.PsiError as error:
@@ -71,9 +80,11 @@ def _lead(
         )
     common = set.intersection(*(set(run.intersection) for run in runs.values()))
     if not common:
-        sizes = ", ".join(f"{len(run.intersection)} with {peer}" for peer, run in runs.items())
+        # For this party's eyes only: the error's text goes to the collaborators, who learn no pairwise sizes.
+        for peer, run in runs.items():
+            progress.say(f"{len(run.intersection)} of {own_ids} ids are common with {peer}")
         raise AlignmentError(
-            f"no id is common to all {len(runs) + 1} parties ({own_ids} ids here; {sizes})",
+            f"no id is common to all {len(runs) + 1} parties",
             expected="at least one",
             advice="Check that every party writes its ids alike: same letters, same zeros, no spaces.",
         )
@@ -114,7 +125,14 @@ def match_as_collaborator(
         for part in run.start():
             link.send(host, PsiPart(Blob(part)), timeout_s)
         while not run.finished:
-            _, message = link.expect(PsiPart, from_=[host], waiting_for="part of the intersection", timeout_s=timeout_s)
+            _, message = link.expect(
+                (PsiPart, StillMatching),
+                from_=[host],
+                waiting_for="part of the intersection",
+                timeout_s=timeout_s,
+            )
+            if isinstance(message, StillMatching):
+                continue
             try:
                 for part in run.receive(bytes(message.payload.data)):
                     link.send(host, PsiPart(Blob(part)), timeout_s)
@@ -137,6 +155,10 @@ def _first(replies: Iterator[bytes], peer: str) -> bytes | None:
 
 
 def _blame(error: psi.PsiError, peer: str) -> HeterofedError:
+    if not isinstance(error, psi.BadMessage | psi.BadElement | psi.WeakKey | psi.WrongRole):
+        return TaskFailed(
+            f"the intersection failed at this party ({type(error).__name__}: {error})", advice="Start the task again."
+        )
     return RemoteProtocolError(
         f"broke the rules of the intersection ({type(error).__name__}: {error})",
         party=peer,

@@ -26,6 +26,7 @@ from heterofed.frames.messages import (
     RoundReady,
     Split,
     StartTest,
+    StillMatching,
     Welcome,
 )
 from heterofed.frames.tensors import pack
@@ -49,6 +50,7 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
         CheckIn(protocol=1, task_id="t1", feature_key="c1", nonce=NONCE, trainable=True, own_batches=False),
         Welcome(nonce=NONCE, session=SESSION, parties=("host", "c1"), max_rounds=3, calculation_timeout_s=300.0),
         PsiPart(payload=Blob(b"opaque")),
+        StillMatching(),
         Split(train=8, test=2, train_digest=DIGEST, test_digest=DIGEST),
         BatchPlan(
             round=round_, own_batches=False, batch_size=4, batches=2, shuffle=True, seed=2**32 - 1, digest=DIGEST

@@ -38,6 +38,7 @@ DIRECTIONS = {
     "Proceed": {"host"},
     "BatchesEnd": {"collaborator"},
     "StartTest": {"host"},
+    "StillMatching": {"host"},
     "CloseRound": {"host"},
     "RoundClosed": {"collaborator"},
     "CompleteTask": {"host"},
