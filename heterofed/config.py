@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -11,7 +11,12 @@ from heterofed.errors import ConfigError
 
 
 def _default_home() -> Path:
-    return Path.home() / ".heterofed"
+    try:
+        return Path.home() / ".heterofed"
+    except RuntimeError:
+        raise ConfigError(
+            "this user has no home directory", expected="a folder for keys and tasks", advice="Set HETEROFED_HOME."
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,11 @@ class Settings:
             raise ConfigError(
                 f"max_message_bytes is {self.max_message_bytes}", expected=f"{LEAST_MESSAGE_BYTES} or more"
             )
-        if not LEAST_KEY_BITS <= self.psi_key_bits <= MOST_KEY_BITS:
-            raise ConfigError(f"psi_key_bits is {self.psi_key_bits}", expected=f"{LEAST_KEY_BITS} to {MOST_KEY_BITS}")
+        if not LEAST_KEY_BITS <= self.psi_key_bits <= MOST_KEY_BITS or self.psi_key_bits % 8:
+            raise ConfigError(
+                f"psi_key_bits is {self.psi_key_bits}",
+                expected=f"a multiple of 8 from {LEAST_KEY_BITS} to {MOST_KEY_BITS}",
+            )
         if self.progress not in PROGRESS_FORMS:
             raise ConfigError(f"progress is {self.progress!r}", expected="one of " + ", ".join(PROGRESS_FORMS))
 
@@ -83,10 +91,16 @@ LEAST_MESSAGE_BYTES = 1 << 20
 LEAST_KEY_BITS, MOST_KEY_BITS = 2048, 8192
 """NIST SP 800-57: 2048 bits are about 112 bits of security; beyond 8192 a run takes for ever."""
 
+
+def _folder(text: str) -> Path:
+    """Return a folder that means the same wherever a party is started."""
+    return Path(text).expanduser().absolute()
+
+
 PROGRESS_FORMS = ("auto", "bar", "plain", "json", "off")
 
-_CONVERTERS: Mapping[str, type[Path] | type[str] | type[float] | type[int]] = {
-    "home": Path,
+_CONVERTERS: Mapping[str, Callable[[str], object]] = {
+    "home": _folder,
     "bind": str,
     "gather_timeout_s": float,
     "link_grace_s": float,

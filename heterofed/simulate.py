@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from heterofed.errors import ConfigError, HeterofedError, PeerTimeout, TaskAborted, WireError
 from heterofed.metrics.progress import NoProgress, make_progress, show_logs
 from heterofed.scheduler.base import Scheduler
+from heterofed.scheduler.checks import check_constructed
 from heterofed.scheduler.collaborator import CollaboratorScheduler
 from heterofed.scheduler.host import HostScheduler
 from heterofed.scheduler.seat import Seat, TaskResult
@@ -67,6 +69,8 @@ def run_locally(
         HeterofedError: what ended the task, from the party where it began.
     """
     schedulers: Sequence[Scheduler] = (host, *collaborators)
+    for each in schedulers:
+        check_constructed(each)
     keys = [each.feature_key for each in schedulers]
     if not 1 <= len(collaborators) <= 8:
         raise ConfigError(f"{len(collaborators)} collaborators", expected="1 to 8")
@@ -93,6 +97,7 @@ def run_locally(
             settings=scheduler.settings,
             progress=make_progress(scheduler.settings.progress, key) if index == 0 else NoProgress(key),
             record=_Record(record, key),
+            clock=lambda: time.monotonic() / len(keys),  # they compute one after another: a step takes n times as long
         )
         with turn.taken(index):
             try:
@@ -115,19 +120,20 @@ def run_locally(
             thread.join(JOIN_S)
         _set_state(outside)
     if errors:
-        raise _root(errors, keys)
+        raise root_of(errors, keys)
     return LocalRun({key: results[key] for key in keys})
 
 
-def _root(errors: dict[str, BaseException], keys: Sequence[str]) -> BaseException:
+def root_of(errors: dict[str, BaseException], keys: Sequence[str]) -> BaseException:
     """Return the error that the others follow from: an abort or a broken link is never the first one."""
     found = [errors[key] for key in keys if key in errors]
     for error in found:
         if not isinstance(error, HeterofedError):
             return error
-    for error in found:
-        if not isinstance(error, TaskAborted | WireError):
-            return error
+    for followers in ((TaskAborted, WireError), (TaskAborted,)):
+        for error in found:
+            if not isinstance(error, followers):
+                return error
     return found[0]
 
 

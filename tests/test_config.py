@@ -95,8 +95,8 @@ def test_less_than_nothing_is_refused_by_either_door(name: str) -> None:
     ("name", "value", "expected"),
     [
         ("max_message_bytes", 1000, "1048576 or more"),
-        ("psi_key_bits", 1024, "2048 to 8192"),
-        ("psi_key_bits", 100_000, "2048 to 8192"),
+        ("psi_key_bits", 1024, "a multiple of 8 from 2048 to 8192"),
+        ("psi_key_bits", 2049, "a multiple of 8 from 2048 to 8192"),
     ],
 )
 def test_a_size_that_cannot_work_is_refused(name: str, value: int, expected: str) -> None:

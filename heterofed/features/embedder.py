@@ -6,9 +6,11 @@ What comes out is checked here, so that the error is raised at the party whose c
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -89,49 +91,82 @@ class EmbeddingForm:
         )
 
 
+Guard = Callable[[str], AbstractContextManager[None]]
+"""Marks a call of the user's code; what it raises becomes an error that names what was called."""
+
+
 class UserBatches:
     """Batches that the user's `iterate_*` generator chooses.
 
     Args:
         generate: calls the user's method.
+        rows_expected: rows that one pass should have.
         with_labels: True at the host, where it yields (embedding, labels).
         form: checks the embeddings.
         method: the user's method, for the text of errors.
+        guard: frames every call of the user's code.
+        warn: told once, in one line, when a pass has more or fewer rows than expected.
     """
 
     def __init__(
-        self, generate: Callable[[], Iterator[Any]], *, with_labels: bool, form: EmbeddingForm, method: str
+        self,
+        generate: Callable[[], Iterator[Any]],
+        *,
+        rows_expected: int,
+        with_labels: bool,
+        form: EmbeddingForm,
+        method: str,
+        guard: Guard,
+        warn: Callable[[str], None],
     ) -> None:
         self._generate = generate
+        self._rows_expected = rows_expected
         self._with_labels = with_labels
         self._form = form
         self._method = method
+        self._guard = guard
+        self._warn = warn
 
     def __iter__(self) -> Iterator[LocalBatch]:
-        produced = self._generate()
+        with self._guard(self._method):
+            produced = self._generate()
         if not isinstance(produced, Iterator):
             raise EmbeddingError(
                 f"{self._method} returned {type(produced).__name__}", expected="a generator: use yield, not return"
             )
+        rows, told = 0, False
         try:
-            for each in produced:
-                labels = None
-                if self._with_labels:
-                    if not isinstance(each, tuple) or len(each) != 2:
-                        raise EmbeddingError(
-                            f"{self._method} yielded {type(each).__name__}", expected="(embedding, labels)"
-                        )
-                    each, labels = each
-                embedding = self._form.check(each)
-                if self._with_labels:
-                    check_labels(labels, embedding.shape[0], self._method)
-                yield LocalBatch(embedding, labels, b"")
+            while True:
+                with self._guard(self._method):
+                    each = next(produced, _END)
+                if each is _END:
+                    break
+                local = self._checked(each)
+                rows += local.embedding.shape[0]
+                if rows > self._rows_expected and not told:
+                    told = True
+                    self._warn(f"{self._method} yields more rows than the {self._rows_expected} ids of this pass")
+                yield local
+            if rows < self._rows_expected:
+                self._warn(f"{self._method} yielded {rows} rows for the {self._rows_expected} ids of this pass")
         finally:
             if isinstance(produced, Generator):
                 produced.close()
 
+    def _checked(self, each: Any) -> LocalBatch:
+        if not self._with_labels:
+            return LocalBatch(self._form.check(each), None, b"")
+        if not isinstance(each, tuple) or len(each) != 2:
+            raise EmbeddingError(f"{self._method} yielded {type(each).__name__}", expected="(embedding, labels)")
+        embedding = self._form.check(each[0])
+        check_labels(each[1], embedding.shape[0], self._method)
+        return LocalBatch(embedding, each[1], b"")
+
     def prefetch(self) -> None:
         """Nothing: the user's generator decides when it reads."""
+
+
+_END = object()
 
 
 class PlannedBatches:
@@ -143,6 +178,7 @@ class PlannedBatches:
         model: makes embeddings of what it returned.
         with_labels: True at the host, where `load_batch` returns (inputs, labels).
         form: checks the embeddings.
+        guard: frames every call of the user's code.
     """
 
     method = "load_batch"
@@ -155,25 +191,31 @@ class PlannedBatches:
         model: nn.Module,
         with_labels: bool,
         form: EmbeddingForm,
+        guard: Guard,
     ) -> None:
         self._order = order
         self._load = load
         self._model = model
         self._with_labels = with_labels
         self._form = form
+        self._guard = guard
         self._queue: Iterator[list[str]] = iter(())
         self._next: tuple[list[str], Any, Any] | None = None
+        self._in_use: tuple[Any, Any] = (None, None)
 
     def __iter__(self) -> Iterator[LocalBatch]:
         self._queue = iter(self._order)
         self._next = None
+        self._in_use = (None, None)
         while True:
             self.prefetch()
             if self._next is None:
                 return
             ids, inputs, labels = self._next
             self._next = None
-            embedding = self._form.check(self._model(inputs))
+            with self._guard("the feature model"):
+                output = self._model(inputs)
+            embedding = self._form.check(output)
             if embedding.shape[0] != len(ids):
                 raise AlignmentError(
                     f"{self.method} and the feature model gave {embedding.shape[0]} rows for {len(ids)} ids",
@@ -188,22 +230,45 @@ class PlannedBatches:
         ids = next(self._queue, None)
         if ids is None:
             return
-        loaded = self._load(ids)
+        with self._guard(self.method):
+            loaded = self._load(ids)
         labels = None
         if self._with_labels:
             if not isinstance(loaded, tuple) or len(loaded) != 2:
                 raise EmbeddingError(f"{self.method} returned {type(loaded).__name__}", expected="(inputs, labels)")
             loaded, labels = loaded
             check_labels(labels, len(ids), self.method)
+        # The batch before may still wait for its gradient, or for the test that it is part of. We hold it, so its
+        # memory can come again only if the user's code has written over it.
+        if any(_same_memory(new, old) for new, old in zip((loaded, labels), self._in_use, strict=True)):
+            raise EmbeddingError(
+                f"{self.method} returned memory that still holds the batch before",
+                expected="new memory for every batch",
+                advice="Return a copy (clone(), copy()) of a buffer that you use again.",
+            )
+        self._in_use = (loaded, labels)
         self._next = (ids, loaded, labels)
 
 
+def _same_memory(new: object, old: object) -> bool:
+    """Whether two arrays begin at one address; anything else is taken to be new."""
+    if isinstance(new, Tensor) and isinstance(old, Tensor):
+        return new.data_ptr() == old.data_ptr() != 0
+    if isinstance(new, np.ndarray) and isinstance(old, np.ndarray):
+        return new.ctypes.data == old.ctypes.data
+    return False
+
+
 def check_labels(labels: Any, rows: int, method: str) -> None:
-    """Check that there is one label for each row.
+    """Check that there is one label for each row; of a dict or tuple of labels, each member has one.
 
     Raises:
         AlignmentError: there is not, or the labels have no length.
     """
+    if isinstance(labels, dict | tuple) and labels:
+        for each in labels.values() if isinstance(labels, dict) else labels:
+            check_labels(each, rows, method)
+        return
     try:
         count = len(labels)
     except TypeError:

@@ -18,7 +18,7 @@ from heterofed.scheduler.gathering import check_in, gather
 from heterofed.scheduler.launch import seat_in
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import match_as_collaborator, match_as_host
-from heterofed.scheduler.seat import Seat
+from heterofed.scheduler.seat import Seat, presence
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from heterofed.wire.transport import Transport
 
@@ -61,20 +61,19 @@ class _Party:
     def _seated(self, *, host: bool) -> Iterator[Seat]:
         """Hold this party's place; on an error tell the others."""
         with seat_in(self.task_id, self.feature_key, self.settings, host=host) as seat:
-            try:
-                seat.record.party_is(PartyStatus.ONLINE)
-                yield seat
-                seat.record.party_is(PartyStatus.FINISHED)
-            except HeterofedError as error:
+
+            def give_up(error: HeterofedError) -> None:
                 error.located(party=self.feature_key, phase="matching ids")
                 if self._link is not None:
                     self._link.abort(error)
                 seat.record.party_is(PartyStatus.FAILED, error.for_peers())
                 if host:
                     seat.record.task_is(TaskStatus.FAILED, error.for_peers())
-                raise
+
+            try:
+                with presence(seat, give_up):
+                    yield seat
             finally:
-                seat.progress.close()
                 if self._transport is not None:
                     self._transport.close()
 

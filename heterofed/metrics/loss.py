@@ -22,8 +22,8 @@ class MeanLoss:
         """The mean; None before the first loss."""
         return self.total / self.rows if self.rows else None
 
-    def add(self, loss: object, rows: int) -> None:
-        """Take the loss of a batch; anything that is no single number is ignored.
+    def add(self, loss: object, rows: int) -> bool:
+        """Take the loss of a batch and return True; anything that is no single number is ignored: False.
 
         Raises:
             TrainingDiverged: it is NaN or infinite.
@@ -31,7 +31,7 @@ class MeanLoss:
         if isinstance(loss, Tensor) and loss.numel() == 1:
             loss = loss.item()
         if isinstance(loss, bool) or not isinstance(loss, int | float):
-            return
+            return False
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss is {loss}",
@@ -40,3 +40,4 @@ class MeanLoss:
             )
         self.total += loss * rows
         self.rows += rows
+        return True

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.optim import Optimizer
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError, TaskFailed, TemplateError
-from heterofed.features.alignment import OrderedIds, checked_ids, default_split
+from heterofed.errors import ConfigError, HeterofedError, TemplateError
+from heterofed.features.alignment import OrderedIds, checked_ids
 from heterofed.features.batches import RoundOrder
-from heterofed.features.embedder import BatchSource, EmbeddingForm, LocalBatch, PlannedBatches, UserBatches
+from heterofed.features.embedder import BatchSource, EmbeddingForm, PlannedBatches, UserBatches
 from heterofed.files import make_folder
 from heterofed.metrics.progress import logger
 from heterofed.metrics.tables import MetricsTable, declared_metrics
 from heterofed.scheduler.checks import check_seconds
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.outputs import write_outputs
-from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.scheduler.plainly import print_errors_plainly
+from heterofed.scheduler.seat import Seat, TaskResult, presence
 from heterofed.scheduler.splitting import checked_split
+from heterofed.scheduler.templates import PartyTemplates
 from heterofed.tasks.model import PartyStatus, check_feature_key
 from heterofed.training.checkpoint import Checkpointer
 from heterofed.wire.transport import Transport
 
 
-class Scheduler(ABC):
+class Scheduler(PartyTemplates):
     """One party of a task; subclass `HostScheduler` or `CollaboratorScheduler` rather than this.
 
     Args:
@@ -59,6 +60,7 @@ class Scheduler(ABC):
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
     ) -> None:
+        print_errors_plainly()
         self.feature_key = check_feature_key(feature_key)
         if name is not None and (not isinstance(name, str) or not name):
             raise ConfigError(f"name is {name!r}", expected="a non-empty str, or None for the task id")
@@ -73,53 +75,16 @@ class Scheduler(ABC):
         self.is_feature_trainable = bool(is_feature_trainable)
         self.out_dir = None if out_dir is None else Path(out_dir)
         self.settings = settings or Settings.from_env()
-        self._metrics = {name: MetricsTable(keys) for name, keys in declared_metrics(type(self)).items()}
+        self._metric_sets = {name: MetricsTable(keys) for name, keys in declared_metrics(type(self)).items()}
         self._seat: Seat | None = None
-        self._link: Link | None = None
-        self._transport: Transport | None = None
+        self._party_link: Link | None = None
+        self._party_transport: Transport | None = None
         self._session_key = b""
-        self._round = 0
+        self._warned: set[str] = set()
+        self._at_the_end = ExitStack()
+        self._round_number = 0
         self._intersection: OrderedIds | None = None
-        self._split: tuple[list[str], list[str]] = ([], [])
-
-    # --- what users write ---------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def load_local_ids(self) -> Any:
-        """Return the ids of this party's samples: a list of unique, non-empty str."""
-
-    def split_dataset(self, id_intersection: OrderedIds) -> tuple[Any, Any]:
-        """Return (train ids, test ids). Must be the same function of the ids at every party.
-
-        The default keeps a fifth for the test, chosen by hash. A list or tuple keeps its order; a set is sorted.
-        """
-        return default_split(id_intersection)
-
-    @abstractmethod
-    def make_feature_model(self) -> nn.Module:
-        """Return the model that turns this party's rows into embeddings. Called once, after `__init__`."""
-
-    @abstractmethod
-    def make_feature_optimizer(self, feature_model: nn.Module) -> Optimizer:
-        """Return the optimizer of the feature model. Called once; not at all when the model is frozen."""
-
-    def iterate_train_feature(self, feature_model: nn.Module, train_ids: list[str]) -> Any:
-        """Yield this party's embeddings of the train ids, batch by batch (the host: (embedding, labels)).
-
-        Write this and `iterate_test_feature` to choose the batches yourself, or `load_batch` instead of both.
-        """
-        raise NoSuchTemplate("iterate_train_feature")
-
-    def iterate_test_feature(self, feature_model: nn.Module, test_ids: list[str]) -> Any:
-        """Yield this party's embeddings of the test ids, as `iterate_train_feature` does."""
-        raise NoSuchTemplate("iterate_test_feature")
-
-    def load_batch(self, ids: list[str]) -> Any:
-        """Return the feature model's inputs for exactly these ids, in this order (the host: (inputs, labels)).
-
-        With this method the framework owns batching, order and shuffling.
-        """
-        raise NoSuchTemplate("load_batch")
+        self._id_split: tuple[list[str], list[str]] = ([], [])
 
     def validate_context(self) -> None:
         """Check that this party can run. Extend it by calling `super().validate_context()` first.
@@ -148,9 +113,9 @@ class Scheduler(ABC):
             ConfigError: no set has this name.
         """
         try:
-            return self._metrics[name]
+            return self._metric_sets[name]
         except KeyError:
-            known = ", ".join(self._metrics) or "none"
+            known = ", ".join(self._metric_sets) or "none"
             raise ConfigError(
                 f"there is no metric set {name!r}; declared: {known}",
                 advice=f"Put @register_metrics(name={name!r}, keys=[…]) on a method of {type(self).__name__}.",
@@ -180,7 +145,7 @@ class Scheduler(ABC):
     @property
     def current_round(self) -> int:
         """Number of the round in progress, or of the last one; from 1, and 0 before the first."""
-        return self._round
+        return self._round_number
 
     @property
     def id_intersection(self) -> OrderedIds:
@@ -196,12 +161,12 @@ class Scheduler(ABC):
     @property
     def train_ids(self) -> list[str]:
         """The shared ids to train on, in the order of every party."""
-        return self._split[0]
+        return self._id_split[0]
 
     @property
     def test_ids(self) -> list[str]:
         """The shared ids to test on, in the order of every party."""
-        return self._split[1]
+        return self._id_split[1]
 
     @cached_property
     def feature_model(self) -> nn.Module:
@@ -238,27 +203,11 @@ class Scheduler(ABC):
             self.out_dir = Path("runs") / seat.task_id / self.feature_key
         seat.progress.say(f"{self.feature_key} takes part in {seat.task_name} (task {seat.task_id})")
         try:
-            seat.record.party_is(PartyStatus.ONLINE)
-            result = self._run(seat)
-            seat.record.party_is(PartyStatus.FINISHED)
-            return result
-        except HeterofedError as error:
-            self._give_up(error)
-            raise
-        except (KeyboardInterrupt, SystemExit) as stop:
-            why = "its user interrupted it" if isinstance(stop, KeyboardInterrupt) else "its own code ended the process"
-            self._give_up(TaskFailed(why))
-            raise
-        except Exception as error:
-            failure = TaskFailed(
-                f"stopped by an unexpected {type(error).__name__}", advice="Please report it with the traceback."
-            )
-            self._give_up(failure)
-            raise failure from error
+            with presence(seat, self._give_up), ExitStack() as self._at_the_end:
+                return self._run(seat)
         finally:
-            seat.progress.close()
-            if self._transport is not None:
-                self._transport.close()
+            if self._party_transport is not None:
+                self._party_transport.close()
 
     @abstractmethod
     def _run(self, seat: Seat) -> TaskResult:
@@ -266,74 +215,96 @@ class Scheduler(ABC):
 
     def _give_up(self, error: HeterofedError) -> None:
         """Say where the error belongs, tell the peers, and note it."""
-        phase = self._link.phase().value if self._link is not None else "starting"
+        phase = self._party_link.phase().value if self._party_link is not None else "starting"
         error.located(party=self.feature_key, phase=phase)
-        if self._link is not None:
-            self._link.abort(error)
+        if self._party_link is not None:
+            self._party_link.abort(error)
         self._at_seat.record.party_is(PartyStatus.FAILED, error.for_peers())
 
     def _prepare(self) -> list[str]:
         """Do what needs no other party: check the set-up, prove that outputs can be written, load the ids."""
         with self._calling("validate_context"):
             self.validate_context()
-        make_folder(self._out)
+        self._claim_results_folder()
         with self._calling("load_local_ids"):
             ids = self.load_local_ids()
         return checked_ids(ids, "load_local_ids")
+
+    def _claim_results_folder(self) -> None:
+        """Make the folder for results and keep every other party out of it until this one ends."""
+        lock = FileLock(make_folder(self._results_folder) / ".in-use.lock")
+        try:
+            self._at_the_end.enter_context(lock.acquire(timeout=0))
+        except Timeout:
+            raise ConfigError(
+                f"another running party writes to {self._results_folder}",
+                expected="a folder of its own for every party",
+                advice="Give each party its own out_dir.",
+            ) from None
 
     def _split_ids(self, intersection: Sequence[str]) -> None:
         """Let the user split the shared ids, and check the result."""
         self._intersection = OrderedIds(intersection)
         with self._calling("split_dataset"):
             split = self.split_dataset(self._intersection)
-        self._split = checked_split(split, self._intersection, party=self.feature_key, own_batches=self.own_batches)
+        self._id_split = checked_split(split, self._intersection, party=self.feature_key, own_batches=self.own_batches)
 
     @property
     def own_batches(self) -> bool:
         """True when this party's code chooses its batches (`iterate_*`), False when it wrote `load_batch`."""
         return not self._wrote("load_batch")
 
-    def _batches(self, order: RoundOrder, *, train: bool, with_labels: bool) -> BatchSource:
+    def _pass_over(self, order: RoundOrder, *, train: bool, with_labels: bool) -> BatchSource:
         """Return the batches of one pass by the door that the user wrote."""
         method = "iterate_train_feature" if train else "iterate_test_feature"
         if not self.own_batches:
             form = EmbeddingForm(self.feature_key, "the feature model")
             return PlannedBatches(
-                order, load=self.load_batch, model=self.feature_model, with_labels=with_labels, form=form
+                order,
+                load=self.load_batch,
+                model=self.feature_model,
+                with_labels=with_labels,
+                form=form,
+                guard=self._calling,
             )
         form = EmbeddingForm(self.feature_key, method)
         ids = list(self.train_ids if train else self.test_ids)
         return UserBatches(
-            lambda: getattr(self, method)(self.feature_model, ids), with_labels=with_labels, form=form, method=method
+            lambda: getattr(self, method)(self.feature_model, ids),
+            rows_expected=len(ids),
+            with_labels=with_labels,
+            form=form,
+            method=method,
+            guard=self._calling,
+            warn=self._warn_once,
         )
 
-    def _each(self, source: BatchSource, method: str) -> Iterator[LocalBatch]:
-        """Yield a source's batches; what the user's code raises on the way becomes a TemplateError."""
-        batches = iter(source)
-        while True:
-            with self._calling(method if self.own_batches else "load_batch"):
-                local = next(batches, None)
-            if local is None:
-                return
-            yield local
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("%s: %s", self.feature_key, text)
 
     def _set_mode(self, *, training: bool) -> None:
         """Switch the models to training or to evaluation; a frozen one always evaluates."""
-        self.feature_model.train(training and self.is_trainable)
+        self.feature_model.train(training and self.is_feature_trainable)
 
     def _keep_checkpoint(self) -> None:
-        Checkpointer(self._out / "checkpoints", self._models(), self._optimizers()).save(self._round)
+        Checkpointer(self._results_folder / "checkpoints", self._kept_models(), self._kept_optimizers()).save(
+            self._round_number
+        )
 
     def _write_outputs(self) -> TaskResult:
         names = {"feature": f"feature_model_{self.feature_key}", "infer": "infer_model"}
-        models = {names[key]: model for key, model in self._models().items()}
-        files = write_outputs(self._out, models, self._metrics)
-        return TaskResult(self.task_id, self.feature_key, self._round, self._out, files, dict(self._metrics))
+        models = {names[key]: model for key, model in self._kept_models().items()}
+        files = write_outputs(self._results_folder, models, self._metric_sets)
+        return TaskResult(
+            self.task_id, self.feature_key, self._round_number, self._results_folder, files, dict(self._metric_sets)
+        )
 
-    def _models(self) -> dict[str, nn.Module]:
+    def _kept_models(self) -> dict[str, nn.Module]:
         return {"feature": self.feature_model}
 
-    def _optimizers(self) -> dict[str, Optimizer]:
+    def _kept_optimizers(self) -> dict[str, Optimizer]:
         return {"feature": self.feature_optimizer} if self.is_trainable else {}
 
     # --- small things -------------------------------------------------------------------------------------------------
@@ -346,15 +317,15 @@ class Scheduler(ABC):
 
     @property
     def _linked(self) -> Link:
-        if self._link is None:
+        if self._party_link is None:
             raise ConfigError("this party has no link to the others yet")
-        return self._link
+        return self._party_link
 
     @property
     def _transport_open(self) -> Transport:
-        if self._transport is None:
+        if self._party_transport is None:
             raise ConfigError("this party has no link to the others yet")
-        return self._transport
+        return self._party_transport
 
     @property
     def _room_s(self) -> float:
@@ -362,21 +333,23 @@ class Scheduler(ABC):
         return self.data_channel_timeout[0]
 
     @property
-    def _out(self) -> Path:
+    def _results_folder(self) -> Path:
         if self.out_dir is None:
             raise ConfigError("this scheduler is in no task yet", advice="Call launch_task(task_id=…).")
         return self.out_dir
 
     def _wrote(self, method: str) -> bool:
         """Whether the user's class overrides a template method."""
-        return getattr(type(self), method) is not getattr(Scheduler, method)
+        return getattr(type(self), method) is not getattr(PartyTemplates, method)
 
     def _made_wrong(self, method: str, value: object, expected: str) -> ConfigError:
         return ConfigError(f"{type(self).__name__}.{method}() returned {type(value).__name__}", expected=expected)
 
     @contextmanager
     def _calling(self, method: str) -> Iterator[None]:
-        """Mark the body as a call of the user's code: what it raises becomes a TemplateError that names the method.
+        """Mark the body as a call of the user's code: what it raises becomes a TemplateError that names it.
+
+        `method` is the name of a template method, or a few words for what was called.
 
         The text of the user's exception may quote data, so only its type goes into ours; the exception itself stays
         with this party as `__cause__`.
@@ -386,22 +359,10 @@ class Scheduler(ABC):
         except HeterofedError:
             raise
         except Exception as error:
+            called = f"{type(self).__name__}.{method}()" if method.isidentifier() else method
             raise TemplateError(
-                f"{type(self).__name__}.{method}() raised {type(error).__name__}",
+                f"{called} raised {type(error).__name__}",
                 party=self.feature_key,
-                phase=self._link.phase().value if self._link is not None else None,
+                phase=self._party_link.phase().value if self._party_link is not None else None,
                 advice=f"The traceback is in the output of {self.feature_key}.",
             ) from error
-
-
-class NoSuchTemplate(ConfigError):
-    """A template method was called that the user's class does not have."""
-
-    def __init__(self, method: str) -> None:
-        super().__init__(f"{method} is not written", advice="Override it in your scheduler.")
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's parameters are; the CPU for a model without any."""
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device

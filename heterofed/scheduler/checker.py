@@ -8,7 +8,7 @@ from heterofed.config import Settings
 from heterofed.errors import ConfigError, HeterofedError, TemplateError
 from heterofed.metrics.progress import logger, show_logs
 from heterofed.tasks.directory import open_directory
-from heterofed.tasks.model import PartyStatus, TaskStatus
+from heterofed.tasks.model import Party, PartyStatus, TaskStatus
 
 
 class DataChecker(ABC):
@@ -16,7 +16,8 @@ class DataChecker(ABC):
 
     Args:
         task_id: the task whose data are checked.
-        feature_key: the party that checks; None: every party of the task on this machine.
+        feature_key: the party that checks; None: every party of the task that does not run yet, except those that
+            another checker class has refused.
         settings: what `HETEROFED_*` variables say, unless given.
 
     Raises:
@@ -54,13 +55,15 @@ class DataChecker(ABC):
         except HeterofedError as error:
             failure, verified, reason = error, False, str(error)
         store = directory.store
+        signed = f"{type(self).__name__}: {reason or 'no reason given'}"
         for party in parties:
-            store.set_party(
-                self.task_id,
-                party,
-                status=PartyStatus.VERIFIED if verified else PartyStatus.REJECTED,
-                reason=reason or None,
-            )
+            if self.feature_key or self._may_speak_for(task.party(party), verified):
+                store.set_party(
+                    self.task_id,
+                    party,
+                    status=PartyStatus.VERIFIED if verified else PartyStatus.REJECTED,
+                    reason=None if verified else signed,
+                )
         task = directory.find(self.task_id)
         if task.status in (TaskStatus.CREATED, TaskStatus.VERIFYING, TaskStatus.VERIFIED):
             store.move(self.task_id, TaskStatus.VERIFYING)
@@ -71,6 +74,12 @@ class DataChecker(ABC):
         names = ", ".join(parties)
         logger.info("data of %s: %s", names, "verified" if verified else f"refused ({reason or 'no reason given'})")
         return verified
+
+    def _may_speak_for(self, party: Party, verified: bool) -> bool:
+        """Without a feature key: whether a party's data may be what this checker has looked at."""
+        if party.status is PartyStatus.REJECTED and verified:
+            return (party.reason or "").startswith(f"{type(self).__name__}: ")
+        return party.status in (PartyStatus.INVITED, PartyStatus.VERIFIED, PartyStatus.REJECTED)
 
     def _outcome(self) -> tuple[bool, str]:
         try:

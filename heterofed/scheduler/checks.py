@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that both roles make."""
+"""Checks of what users construct schedulers with."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def check_count(name: str, value: object, least: int, most: int | None = None, o
         return
     bounds = f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}"
     raise ConfigError(f"{name} is {value!r}", expected=bounds + (f", or None: {or_none}" if or_none else ""))
+
+
+def check_constructed(scheduler: object) -> None:
+    """Refuse a scheduler whose constructor did not run.
+
+    Raises:
+        ConfigError: it did not.
+    """
+    if "_seat" not in vars(scheduler):
+        raise ConfigError(
+            f"{type(scheduler).__name__}.__init__ does not call super().__init__(feature_key=…)",
+            expected="the framework's constructor to run first",
+        )

@@ -44,7 +44,7 @@ class CollaboratorScheduler(Scheduler):
         feature_key: this party's name in the task, and the name of its embedding.
         name: what people call this run; the task's name by default.
         schedule_timeout: longest wait for the host's answer between two steps, in seconds; 0: no limit. Within a
-            round the host's calculation_timeout is added to it.
+            round three times the host's calculation_timeout are added to it.
         data_channel_timeout: (longest wait for room in the host's queue, longest wait for a part of the
             intersection), in seconds; 0: no limit.
         is_feature_trainable: False freezes this party's feature model.
@@ -75,10 +75,10 @@ class CollaboratorScheduler(Scheduler):
             out_dir=out_dir,
             settings=settings,
         )
-        self._host = ""
+        self._host_key = ""
         self._patience_s = 0.0
-        self._rounds: int | None = None
-        self._batch_size = 0
+        self._rounds_in_all: int | None = None
+        self._planned_batch_size = 0
 
     def launch_task(self, task_id: str) -> TaskResult:
         """Run this party of a task to its end, with the other parties over the network.
@@ -95,15 +95,15 @@ class CollaboratorScheduler(Scheduler):
         ids = self._prepare()
         seat.progress.phase("checking in")
         link, welcome = check_in(seat, trainable=self.is_trainable, own_batches=self.own_batches, opened=self._opened)
-        self._host = link.peers[0]
+        self._host_key = link.peers[0]
         self._session_key = welcome.session
-        self._rounds = welcome.max_rounds or None
+        self._rounds_in_all = welcome.max_rounds or None
         self._patience_s = self._patience(welcome)
         seat.progress.phase("matching ids")
         common = match_as_collaborator(
             link,
             ids,
-            host=self._host,
+            host=self._host_key,
             task_id=seat.task_id,
             session=self._session_key,
             key_bits=seat.settings.psi_key_bits,
@@ -116,69 +116,77 @@ class CollaboratorScheduler(Scheduler):
         seat.progress.say(f"{len(common)} ids are common to all parties")
         while True:
             _, order = link.expect(
-                (BatchPlan, CompleteTask), from_=[self._host], waiting_for="next round", timeout_s=self._patience_s
+                (BatchPlan, CompleteTask), from_=[self._host_key], waiting_for="next round", timeout_s=self._patience_s
             )
             if isinstance(order, CompleteTask):
                 break
-            self._round = order.round
+            self._round_number = order.round
             self._train_round(seat, link, order)
             _, next_ = link.expect(
-                (StartTest, CloseRound), from_=[self._host], waiting_for="end of the round", timeout_s=self._patience_s
+                (StartTest, CloseRound),
+                from_=[self._host_key],
+                waiting_for="end of the round",
+                timeout_s=self._patience_s,
             )
             if isinstance(next_, StartTest):
                 self._test_round(seat, link)
-                link.expect(CloseRound, from_=[self._host], waiting_for="end of the round", timeout_s=self._patience_s)
+                link.expect(
+                    CloseRound, from_=[self._host_key], waiting_for="end of the round", timeout_s=self._patience_s
+                )
             self._keep_checkpoint()
-            link.send(self._host, RoundClosed(self._round), self._room_s)
+            link.send(self._host_key, RoundClosed(self._round_number), self._room_s)
         seat.progress.phase("completing the task")
         result = self._write_outputs()
-        link.send(self._host, Completed(self._round), self._room_s)
+        link.send(self._host_key, Completed(self._round_number), self._room_s)
         return result
 
     def _opened(self, link: Link, transport: Transport) -> None:
-        self._link, self._transport = link, transport
+        self._party_link, self._party_transport = link, transport
 
     def _patience(self, welcome: Welcome) -> float:
-        """How long the host may be silent in a round: one step of the slowest party, and an answer's time."""
+        """How long the host may be silent: three steps, and an answer's time.
+
+        Between two messages to us it may make its own embedding, wait for the slowest collaborator, and train or test.
+        """
         if not welcome.calculation_timeout_s or not self.schedule_timeout:
             return 0.0
-        return welcome.calculation_timeout_s + self.schedule_timeout
+        return 3 * welcome.calculation_timeout_s + self.schedule_timeout
 
     def _agree_on_split(self, link: Link) -> None:
         ours = describe_split(self.train_ids, self.test_ids, self._session_key)
-        link.send(self._host, ours, self._room_s)
+        link.send(self._host_key, ours, self._room_s)
         _, theirs = link.expect(
-            Split, from_=[self._host], waiting_for="digests of its split", timeout_s=self._patience_s
+            Split, from_=[self._host_key], waiting_for="digests of its split", timeout_s=self._patience_s
         )
-        compare_splits(self._host, theirs, self.feature_key, ours)
+        compare_splits(self._host_key, theirs, self.feature_key, ours)
 
     # --- a round ------------------------------------------------------------------------------------------------------
 
     def _train_round(self, seat: Seat, link: Link, plan: BatchPlan) -> None:
         ids = shuffled(self.train_ids, plan.seed) if plan.shuffle else self.train_ids
         order = RoundOrder(ids, plan.batch_size or len(ids), self._session_key)
-        order.check(plan.digest, self._host, plan.round)
-        self._batch_size = plan.batch_size
-        link.send(self._host, RoundReady(self._round), self._room_s)
+        order.check(plan.digest, self._host_key, plan.round)
+        self._planned_batch_size = plan.batch_size
+        link.send(self._host_key, RoundReady(self._round_number), self._room_s)
         self._set_mode(training=True)
-        seat.progress.begin_round(self._round, self._rounds, len(ids))
-        source = self._batches(order, train=True, with_labels=False)
+        seat.progress.begin_round(self._round_number, self._rounds_in_all, len(ids))
+        source = self._pass_over(order, train=True, with_labels=False)
         batch = 0
         with torch.set_grad_enabled(self.is_trainable):
-            for local in self._each(source, "iterate_train_feature"):
+            for local in source:
                 self._send(link, local, batch)
                 source.prefetch()
                 _, answer = link.expect(
                     (Gradient, Proceed),
-                    from_=[self._host],
-                    waiting_for=f"gradient of round {self._round}, batch {batch}",
+                    from_=[self._host_key],
+                    waiting_for=f"gradient of round {self._round_number}, batch {batch}",
                     timeout_s=self._patience_s,
                 )
                 if isinstance(answer, Gradient):
                     self._learn(local.embedding, unpack(answer.values))
                 batch += 1
                 seat.progress.advance(local.embedding.shape[0], answer.loss)
-        link.send(self._host, BatchesEnd(self._round, batch), self._room_s)
+        link.send(self._host_key, BatchesEnd(self._round_number, batch), self._room_s)
         seat.progress.end_round()
 
     def _send(self, link: Link, local: LocalBatch, batch: int) -> None:
@@ -189,33 +197,34 @@ class CollaboratorScheduler(Scheduler):
                 advice="Do not detach it; or set is_feature_trainable=False.",
             )
         rows = local.embedding.shape[0]
-        message = Embedding(self._round, batch, rows, local.digest, pack(local.embedding))
-        link.send(self._host, message, self._room_s)
+        message = Embedding(self._round_number, batch, rows, local.digest, pack(local.embedding))
+        link.send(self._host_key, message, self._room_s)
 
     def _learn(self, embedding: Tensor, gradient: Tensor) -> None:
         """Backpropagate the host's gradient through our feature model and step."""
         if gradient.shape != embedding.shape or gradient.dtype != embedding.dtype:
             raise RemoteProtocolError(
                 f"sent a gradient of {gradient.dtype} {tuple(gradient.shape)}",
-                party=self._host,
+                party=self._host_key,
                 expected=f"{embedding.dtype} {tuple(embedding.shape)}, as the embedding",
             )
-        self.feature_optimizer.zero_grad()
-        torch.autograd.backward(embedding, gradient.to(embedding.device))
-        self.feature_optimizer.step()
+        with self._calling("the backward pass of the feature model or the step of its optimizer"):
+            self.feature_optimizer.zero_grad()
+            torch.autograd.backward(embedding, gradient.to(embedding.device))
+            self.feature_optimizer.step()
 
     @torch.no_grad()
     def _test_round(self, seat: Seat, link: Link) -> None:
         seat.progress.phase("testing")
         self._set_mode(training=False)
-        order = RoundOrder(self.test_ids, self._batch_size or max(1, len(self.test_ids)), self._session_key)
-        source = self._batches(order, train=False, with_labels=False)
+        order = RoundOrder(self.test_ids, self._planned_batch_size or max(1, len(self.test_ids)), self._session_key)
+        source = self._pass_over(order, train=False, with_labels=False)
         batch = 0
-        for local in self._each(source, "iterate_test_feature"):
+        for local in source:
             self._send(link, local, batch)
             source.prefetch()
             link.expect(
-                Proceed, from_=[self._host], waiting_for=f"answer to test batch {batch}", timeout_s=self._patience_s
+                Proceed, from_=[self._host_key], waiting_for=f"answer to test batch {batch}", timeout_s=self._patience_s
             )
             batch += 1
-        link.send(self._host, BatchesEnd(self._round, batch), self._room_s)
+        link.send(self._host_key, BatchesEnd(self._round_number, batch), self._room_s)

@@ -12,7 +12,7 @@ from heterofed.features.alignment import same
 from heterofed.features.embedder import EmbeddingForm, LocalBatch
 from heterofed.frames.messages import AnyMessage, BatchesEnd, CheckIn, Embedding, Gradient, Proceed
 from heterofed.frames.tensors import pack, unpack
-from heterofed.scheduler.link import Link
+from heterofed.scheduler.link import Deadline, Link
 
 M = TypeVar("M", bound=AnyMessage)
 
@@ -57,13 +57,14 @@ class HostExchange:
             PeerTimeout, PeerGone, TaskAborted: as `Link.expect`.
         """
         rows = local.embedding.shape[0]
+        deadline = Deadline(self._timeout_s, self._link.clock)
         found: dict[str, Tensor] = {}
         while pending := [peer for peer in self._link.peers if peer not in found]:
             peer, message = self._link.expect(
                 (Embedding, BatchesEnd),
                 from_=pending,
                 waiting_for=f"embedding of round {self.round}, batch {self.batch}",
-                timeout_s=self._timeout_s,
+                timeout_s=deadline.left_s(),
             )
             if isinstance(message, BatchesEnd):
                 problem = f"ended after {message.batches} batches where {self._link.party} has more"
@@ -85,13 +86,14 @@ class HostExchange:
             AlignmentError: one has more.
             PeerTimeout, PeerGone, TaskAborted: as `Link.expect`.
         """
+        deadline = Deadline(self._timeout_s, self._link.clock)
         pending = set(self._link.peers)
         while pending:
             peer, message = self._link.expect(
                 (BatchesEnd, Embedding),
                 from_=pending,
                 waiting_for=f"end of round {self.round}'s {what}",
-                timeout_s=self._timeout_s,
+                timeout_s=deadline.left_s(),
             )
             if isinstance(message, Embedding):
                 problem = f"has more batches than the {self.batch} of {self._link.party}"
@@ -112,9 +114,10 @@ class HostExchange:
         Raises:
             PeerTimeout: not all came; the text names those missing.
         """
+        deadline = Deadline(timeout_s, self._link.clock)
         found: dict[str, M] = {}
         while missing := [peer for peer in self._link.peers if peer not in found]:
-            peer, message = self._link.expect(kind, from_=missing, waiting_for=waiting_for, timeout_s=timeout_s)
+            peer, message = self._link.expect(kind, from_=missing, waiting_for=waiting_for, timeout_s=deadline.left_s())
             found[peer] = message
         return found
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from heterofed.errors import PeerTimeout, RemoteProtocolError
+from heterofed.errors import ConfigError, PeerTimeout, RemoteProtocolError
 from heterofed.frames.messages import PROTOCOL_VERSION, CheckIn, Welcome
 from heterofed.protocol.phases import Role
-from heterofed.scheduler.link import Link
+from heterofed.scheduler.link import Deadline, Link
 from heterofed.scheduler.seat import HostMoved, Seat
 from heterofed.wire.transport import Transport
 
@@ -28,8 +27,8 @@ def gather(
         PeerTimeout: not all came in time; the text names those missing.
         RemoteProtocolError: a collaborator speaks another version, or of another task or party.
     """
-    began = time.monotonic()
     limit = seat.settings.gather_timeout_s
+    deadline = Deadline(limit, seat.clock)
     here: dict[str, CheckIn] = {}
     while True:
         for peer in [each for each in here if transport.down_for(each)]:
@@ -38,9 +37,8 @@ def gather(
         missing = [peer for peer in link.peers if peer not in here]
         if not missing:
             break
-        left = 0.0 if not limit else max(0.01, limit - (time.monotonic() - began))
         try:
-            peer, check_in = link.expect(CheckIn, from_=link.peers, waiting_for="check-in", timeout_s=left)
+            peer, check_in = link.expect(CheckIn, from_=link.peers, waiting_for="check-in", timeout_s=deadline.left_s())
         except PeerTimeout:
             raise PeerTimeout(
                 f"no check-in within {limit:.0f} s",
@@ -87,6 +85,31 @@ def _check(check_in: CheckIn, peer: str, task_id: str) -> None:
             )
 
 
+def check_doors(here: Mapping[str, CheckIn], host: str, *, own_batches: bool, shuffle: bool) -> None:
+    """Refuse collaborators that could not follow the host's batches.
+
+    Args:
+        here: what each collaborator said of itself.
+        host: the host's feature key.
+        own_batches: whether the host's code chooses its batches.
+        shuffle: whether the host's plan has another order in every round.
+
+    Raises:
+        ConfigError: the two ways do not fit together.
+    """
+    for peer, each in here.items():
+        if own_batches and not each.own_batches:
+            raise ConfigError(
+                f"{peer} wrote load_batch and needs a batch plan, but {host} chooses its own batches",
+                expected="load_batch at the host too, or iterate_* at both",
+            )
+        if not own_batches and shuffle and each.own_batches:
+            raise ConfigError(
+                f"{host} shuffles, but {peer} chooses its own batches",
+                expected="load_batch at every party, or shuffle=False",
+            )
+
+
 def check_in(
     seat: Seat,
     *,
@@ -108,8 +131,7 @@ def check_in(
         PeerTimeout: the host was not found, or did not welcome us in time.
         RemoteProtocolError: its welcome is not for us.
     """
-    began = time.monotonic()
-    limit = seat.settings.gather_timeout_s
+    deadline = Deadline(seat.settings.gather_timeout_s, seat.clock)
 
     def look() -> None:
         seat.record.look()
@@ -118,7 +140,9 @@ def check_in(
 
     while True:
         host, transport = seat.connect()
-        link = Link(transport, Role.COLLABORATOR, [host], seat.settings, say=seat.progress.say, look=look)
+        link = Link(
+            transport, Role.COLLABORATOR, [host], seat.settings, say=seat.progress.say, look=look, clock=seat.clock
+        )
         opened(link, transport)
         nonce = secrets.token_bytes(16)
         link.send(
@@ -132,10 +156,12 @@ def check_in(
                 own_batches=own_batches,
             ),
         )
-        left = 0.0 if not limit else max(0.01, limit - (time.monotonic() - began))
         try:
             _, welcome = link.expect(
-                Welcome, from_=[host], waiting_for="welcome, when all parties are there", timeout_s=left
+                Welcome,
+                from_=[host],
+                waiting_for="welcome, when all parties are there",
+                timeout_s=deadline.left_s(),
             )
         except HostMoved:
             transport.close(linger_s=0.0)

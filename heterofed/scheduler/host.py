@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
-from abc import abstractmethod
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError
+from heterofed.errors import ConfigError, HeterofedError, TrainingDiverged
 from heterofed.features.batches import RoundOrder, round_seed, shuffled
 from heterofed.frames.messages import (
     BatchPlan,
-    CheckIn,
     CloseRound,
     Completed,
     CompleteTask,
@@ -27,24 +25,25 @@ from heterofed.frames.messages import (
     Split,
     StartTest,
 )
-from heterofed.grads.cut_layer import CutLayer
+from heterofed.grads.cut_layer import CutLayer, device_of
 from heterofed.grads.optimizer import OptimizerFacade
 from heterofed.metrics.loss import MeanLoss
 from heterofed.metrics.progress import logger
 from heterofed.protocol.phases import Role
-from heterofed.scheduler.base import NoSuchTemplate, Scheduler, device_of
+from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.checks import check_count, check_seconds
 from heterofed.scheduler.exchange import HostExchange
-from heterofed.scheduler.gathering import gather
+from heterofed.scheduler.gathering import check_doors, gather
 from heterofed.scheduler.launch import launch
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import match_as_host
 from heterofed.scheduler.seat import Seat, TaskResult
 from heterofed.scheduler.splitting import compare_splits, describe_split
+from heterofed.scheduler.templates import HostTemplates
 from heterofed.tasks.model import TaskStatus
 
 
-class HostScheduler(Scheduler):
+class HostScheduler(Scheduler, HostTemplates):
     """The party with the labels. Subclass it, write the template methods, call `launch_task(task_id=…)`.
 
     Args:
@@ -57,9 +56,9 @@ class HostScheduler(Scheduler):
             intersection), in seconds; 0: no limit.
         log_rounds: test after every so many rounds, and after the first and the last; 0: never.
         is_feature_trainable: False freezes this party's feature model.
-        batch_size: rows of a batch, where `load_batch` is written.
-        shuffle: a new order in every round, the same at every party, where `load_batch` is written.
-        seed: of these orders, 0 <= seed < 2**32; None takes a random one.
+        batch_size: rows of a batch, where `load_batch` is written; 128 by default.
+        shuffle: a new order in every round, the same at every party, where `load_batch` is written; False by default.
+        seed: of these orders, 0 <= seed < 2**32; a random one by default.
         share_loss: whether the collaborators' progress shows the round's mean loss so far.
         out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
         settings: what `HETEROFED_*` variables say, unless given.
@@ -67,6 +66,10 @@ class HostScheduler(Scheduler):
     Raises:
         ConfigError: an argument cannot work.
     """
+
+    batch_size: int
+    shuffle: bool
+    seed: int
 
     def __init__(
         self,
@@ -79,8 +82,8 @@ class HostScheduler(Scheduler):
         log_rounds: int = 0,
         is_feature_trainable: bool = True,
         *,
-        batch_size: int = 128,
-        shuffle: bool = False,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
         seed: int | None = None,
         share_loss: bool = True,
         out_dir: str | Path | None = None,
@@ -97,62 +100,34 @@ class HostScheduler(Scheduler):
         )
         check_count("max_rounds", max_rounds, 1, or_none="train until is_task_finished()")
         check_count("log_rounds", log_rounds, 0)
-        check_count("batch_size", batch_size, 1)
+        check_count("batch_size", batch_size, 1, or_none="128")
         check_count("seed", seed, 0, 2**32 - 1, or_none="a random one")
         check_seconds("calculation_timeout", calculation_timeout)
         self.max_rounds = max_rounds
         self.calculation_timeout = float(calculation_timeout)
         self.log_rounds = log_rounds
-        self.batch_size = batch_size
-        self.shuffle = bool(shuffle)
-        self.seed = secrets.randbits(32) if seed is None else seed
+        # What a subclass has set before it called us stays, unless it is given here.
+        for name, given, default in (
+            ("batch_size", batch_size, 128),
+            ("shuffle", shuffle, False),
+            ("seed", seed, secrets.randbits(32)),
+        ):
+            if given is not None or name not in vars(self):
+                setattr(self, name, default if given is None else given)
         self.share_loss = bool(share_loss)
-        self._loss = MeanLoss()
+        self._round_loss = MeanLoss()
 
-    # --- what users write ---------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def make_infer_model(self) -> nn.Module:
-        """Return the model that makes predictions of the fused embeddings. Called once, after `__init__`."""
-
-    @abstractmethod
-    def make_infer_optimizer(self, infer_model: nn.Module) -> Optimizer:
-        """Return the optimizer of the infer model. Called once."""
-
-    @abstractmethod
-    def train_a_batch(self, feature_projection: dict[str, Tensor], labels: Any) -> Any:
-        """Train on one batch: fuse the embeddings, infer, `backward()` once, `self.optimizer.step()`.
-
-        Args:
-            feature_projection: feature key -> embedding (rows, width, …), this party's own first.
-            labels: as this party's own method gave them, one for each row.
-
-        Returns:
-            The loss, if progress is to show it; anything else is ignored.
-        """
-
-    def test(self, batched_feature_projections: list[dict[str, Tensor]], batched_labels: list[Any]) -> Any:
-        """Test the models on the test ids and record metrics; called in evaluation mode, without gradients.
-
-        Args:
-            batched_feature_projections: for each batch what `train_a_batch` gets.
-            batched_labels: the labels of each batch.
-        """
-        raise NoSuchTemplate("test")
-
-    def predict_a_batch(self, feature_projection: dict[str, Tensor]) -> Any:
-        """Return predictions for the rows of a batch.
-
-        The default concatenates the embeddings in the order of the task's parties and applies the infer model.
-        """
-        return self.infer_model(torch.cat(list(feature_projection.values()), dim=1))
+    # --- what users may override --------------------------------------------------------------------------------------
 
     def is_task_finished(self) -> bool:
-        """Whether training ends after the round just done; by default when `max_rounds` is reached."""
+        """Whether training ends with the round just trained and, if it was due, tested; asked once a round.
+
+        By default when `max_rounds` is reached.
+        """
         return self._is_reach_max_rounds()
 
     def _is_reach_max_rounds(self) -> bool:
-        return self.max_rounds is not None and self._round >= self.max_rounds
+        return self.max_rounds is not None and self._round_number >= self.max_rounds
 
     def validate_context(self) -> None:
         """Check that this party can run, as in `Scheduler`, and the infer model and the end of training besides."""
@@ -163,7 +138,7 @@ class HostScheduler(Scheduler):
             raise self._made_wrong("make_infer_optimizer", self.infer_optimizer, "a torch.optim.Optimizer")
         if self.max_rounds is None and type(self).is_task_finished is HostScheduler.is_task_finished:
             raise ConfigError("max_rounds is not given", expected="1 or more", advice="Or override is_task_finished().")
-        if self.log_rounds and type(self).test is HostScheduler.test:
+        if self.log_rounds and type(self).test is HostTemplates.test:
             raise ConfigError(f"log_rounds is {self.log_rounds}, but there is no test()", expected="a test() method")
 
     # --- what users may call ------------------------------------------------------------------------------------------
@@ -198,9 +173,15 @@ class HostScheduler(Scheduler):
     # --- the course of a task -----------------------------------------------------------------------------------------
 
     def _run(self, seat: Seat) -> TaskResult:
-        _, self._transport = seat.connect()
-        self._link = Link(
-            self._transport, Role.HOST, seat.others, seat.settings, say=seat.progress.say, look=seat.record.look
+        _, self._party_transport = seat.connect()
+        self._party_link = Link(
+            self._party_transport,
+            Role.HOST,
+            seat.others,
+            seat.settings,
+            say=seat.progress.say,
+            look=seat.record.look,
+            clock=seat.clock,
         )
         seat.record.task_is(TaskStatus.GATHERING)
         seat.progress.phase("gathering the parties")
@@ -208,18 +189,18 @@ class HostScheduler(Scheduler):
         seat.record.task_is(TaskStatus.ALIGNING)
         self._align(seat)
         seat.record.task_is(TaskStatus.ONGOING)
-        while True:
-            self._round += 1
+        finished = False
+        while not finished:
+            self._round_number += 1
             self._train_round(seat)
-            if self._test_is_due():
-                seat.record.task_is(TaskStatus.TESTING)
+            tested = self._test_is_due()
+            if tested:
                 self._test_round(seat)
-                seat.record.task_is(TaskStatus.ONGOING)
-            self._close_round()
             with self._calling("is_task_finished"):
                 finished = bool(self.is_task_finished())
-            if finished:
-                break
+            if finished and not tested and self.log_rounds and self.test_ids:
+                self._test_round(seat)
+            self._close_round()
         result = self._complete(seat)
         seat.record.task_is(TaskStatus.COMPLETED)
         return result
@@ -236,7 +217,7 @@ class HostScheduler(Scheduler):
         return super()._prepare()
 
     def _gather(self, seat: Seat) -> None:
-        self._ids = self._prepare()
+        self._local_ids = self._prepare()
         self._session_key, here = gather(
             self._linked,
             self._transport_open,
@@ -244,33 +225,19 @@ class HostScheduler(Scheduler):
             max_rounds=self.max_rounds,
             calculation_timeout_s=self.calculation_timeout,
         )
-        self._check_doors(here)
-        self._exchange = HostExchange(
+        check_doors(here, self.feature_key, own_batches=self.own_batches, shuffle=self.shuffle)
+        self._batch_exchange = HostExchange(
             self._linked, here, calculation_timeout_s=self.calculation_timeout, room_s=self._room_s
         )
-        self._cut = CutLayer(
-            lambda peer, gradient: self._exchange.send_gradient(peer, gradient, self._shown_loss), logger.warning
+        self._cut_layer = CutLayer(
+            lambda peer, gradient: self._batch_exchange.send_gradient(peer, gradient, self._shown_loss), logger.warning
         )
-
-    def _check_doors(self, here: Mapping[str, CheckIn]) -> None:
-        """Refuse collaborators that could not follow this host's batches."""
-        for peer, each in here.items():
-            if self.own_batches and not each.own_batches:
-                raise ConfigError(
-                    f"{peer} wrote load_batch and needs a batch plan, but {self.feature_key} chooses its own batches",
-                    expected="load_batch at the host too, or iterate_* at both",
-                )
-            if not self.own_batches and self.shuffle and each.own_batches:
-                raise ConfigError(
-                    f"{self.feature_key} shuffles, but {peer} chooses its own batches",
-                    expected="load_batch at every party, or shuffle=False",
-                )
 
     def _align(self, seat: Seat) -> None:
         seat.progress.phase("matching ids")
         common = match_as_host(
             self._linked,
-            self._ids,
+            self._local_ids,
             task_id=seat.task_id,
             session=self._session_key,
             timeout_s=self.data_channel_timeout[1],
@@ -279,7 +246,7 @@ class HostScheduler(Scheduler):
         seat.progress.phase("comparing the splits")
         self._split_ids(common)
         ours = describe_split(self.train_ids, self.test_ids, self._session_key)
-        splits = self._exchange.collect(Split, "digests of its split", self.calculation_timeout)
+        splits = self._batch_exchange.collect(Split, "digests of its split", self.calculation_timeout)
         for peer, theirs in splits.items():
             compare_splits(peer, theirs, self.feature_key, ours)
         self._linked.broadcast(ours, self._room_s)
@@ -291,13 +258,13 @@ class HostScheduler(Scheduler):
 
     def _train_round(self, seat: Seat) -> None:
         order = self._start_round()
-        self._loss = MeanLoss()
+        self._round_loss = MeanLoss()
         self._set_mode(training=True)
-        exchange, cut = self._exchange, self._cut
+        exchange, cut = self._batch_exchange, self._cut_layer
         device = device_of(self.infer_model)
-        seat.progress.begin_round(self._round, self.max_rounds, len(self.train_ids))
-        source = self._batches(order, train=True, with_labels=True)
-        for local in exchange.counted(self._each(source, "iterate_train_feature")):
+        seat.progress.begin_round(self._round_number, self.max_rounds, len(self.train_ids))
+        source = self._pass_over(order, train=True, with_labels=True)
+        for local in exchange.counted(iter(source)):
             received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
             for peer in received.keys() - exchange.learning:
                 exchange.send_proceed(peer, self._shown_loss)
@@ -306,24 +273,35 @@ class HostScheduler(Scheduler):
                 loss = self.train_a_batch(projection, local.labels)
             cut.close()
             rows = local.embedding.shape[0]
-            self._loss.add(loss, rows)
-            seat.progress.advance(rows, self._loss.value)
+            if not self._round_loss.add(loss, rows) and not exchange.learning:
+                self._check_gradients()  # nothing else would notice a NaN
+            seat.progress.advance(rows, self._round_loss.value)
         exchange.receive_ends("training")
         seat.progress.end_round()
+
+    def _check_gradients(self) -> None:
+        if not all(each.grad is None or each.grad.isfinite().all() for each in self.infer_model.parameters()):
+            raise TrainingDiverged(
+                "a gradient of the infer model is NaN or infinite",
+                expected="finite numbers",
+                advice="Lower the learning rate, or check the inputs and labels for NaN.",
+            )
 
     def _start_round(self) -> RoundOrder:
         """Publish the round's plan, wait until every collaborator follows it, return our order."""
         if self.own_batches:
             order = RoundOrder(self.train_ids, len(self.train_ids), self._session_key)
-            plan = BatchPlan(self._round, True, 0, 0, False, 0, order.digest())
+            plan = BatchPlan(self._round_number, True, 0, 0, False, 0, order.digest())
         else:
-            seed = round_seed(self.seed, self._round) if self.shuffle else 0
+            seed = round_seed(self.seed, self._round_number) if self.shuffle else 0
             ids = shuffled(self.train_ids, seed) if self.shuffle else self.train_ids
             order = RoundOrder(ids, self.batch_size, self._session_key)
-            plan = BatchPlan(self._round, False, self.batch_size, len(order), bool(self.shuffle), seed, order.digest())
+            plan = BatchPlan(
+                self._round_number, False, self.batch_size, len(order), bool(self.shuffle), seed, order.digest()
+            )
         self._linked.broadcast(plan, self._room_s)
-        self._exchange.round = self._round
-        self._exchange.collect(RoundReady, "agreement to the round", self.schedule_timeout)
+        self._batch_exchange.round = self._round_number
+        self._batch_exchange.collect(RoundReady, "agreement to the round", self.schedule_timeout)
         return order
 
     def _test_is_due(self) -> bool:
@@ -331,43 +309,45 @@ class HostScheduler(Scheduler):
         if not self.log_rounds:
             return False
         if not self.test_ids:
-            if self._round == 1:
+            if self._round_number == 1:
                 logger.warning("%s: the split has no test ids, so no test is run", self.feature_key)
             return False
-        return self._round == 1 or self._round % self.log_rounds == 0 or self._is_reach_max_rounds()
+        return self._round_number == 1 or self._round_number % self.log_rounds == 0 or self._is_reach_max_rounds()
 
     @torch.no_grad()
     def _test_round(self, seat: Seat) -> None:
+        seat.record.task_is(TaskStatus.TESTING)
         seat.progress.phase("testing")
-        self._linked.broadcast(StartTest(self._round), self._room_s)
+        self._linked.broadcast(StartTest(self._round_number), self._room_s)
         self._set_mode(training=False)
         device = device_of(self.infer_model)
         projections: list[dict[str, Tensor]] = []
         labels: list[Any] = []
         size = len(self.test_ids) if self.own_batches else self.batch_size
         order = RoundOrder(self.test_ids, size, self._session_key)
-        source = self._batches(order, train=False, with_labels=True)
-        for local in self._exchange.counted(self._each(source, "iterate_test_feature")):
-            received = self._exchange.receive(local)
+        source = self._pass_over(order, train=False, with_labels=True)
+        for local in self._batch_exchange.counted(iter(source)):
+            received = self._batch_exchange.receive(local)
             for peer in received:
-                self._exchange.send_proceed(peer)
+                self._batch_exchange.send_proceed(peer)
             moved = {peer: each.to(device) for peer, each in received.items()}
             projections.append({self.feature_key: local.embedding, **moved})
-            labels.append(local.labels)
-        self._exchange.receive_ends("test")
+            labels.append(_kept(local.labels))
+        self._batch_exchange.receive_ends("test")
         with self._calling("test"):
             self.test(projections, labels)
+        seat.record.task_is(TaskStatus.ONGOING)
 
     def _close_round(self) -> None:
         self._keep_checkpoint()
-        self._linked.broadcast(CloseRound(self._round), self._room_s)
-        self._exchange.collect(RoundClosed, "checkpoint of the round", self.schedule_timeout)
+        self._linked.broadcast(CloseRound(self._round_number), self._room_s)
+        self._batch_exchange.collect(RoundClosed, "checkpoint of the round", self.schedule_timeout)
 
     def _complete(self, seat: Seat) -> TaskResult:
         seat.progress.phase("completing the task")
-        self._linked.broadcast(CompleteTask(self._round), self._room_s)
+        self._linked.broadcast(CompleteTask(self._round_number), self._room_s)
         result = self._write_outputs()
-        self._exchange.collect(Completed, "word that its model is written", self.schedule_timeout)
+        self._batch_exchange.collect(Completed, "word that its model is written", self.schedule_timeout)
         return result
 
     # --- small things -------------------------------------------------------------------------------------------------
@@ -376,12 +356,19 @@ class HostScheduler(Scheduler):
         super()._set_mode(training=training)
         self.infer_model.train(training)
 
-    def _models(self) -> dict[str, nn.Module]:
-        return {**super()._models(), "infer": self.infer_model}
+    def _kept_models(self) -> dict[str, nn.Module]:
+        return {**super()._kept_models(), "infer": self.infer_model}
 
-    def _optimizers(self) -> dict[str, Optimizer]:
-        return {**super()._optimizers(), "infer": self.infer_optimizer}
+    def _kept_optimizers(self) -> dict[str, Optimizer]:
+        return {**super()._kept_optimizers(), "infer": self.infer_optimizer}
 
     @property
     def _shown_loss(self) -> float | None:
-        return self._loss.value if self.share_loss else None
+        return self._round_loss.value if self.share_loss else None
+
+
+def _kept(labels: Any) -> Any:
+    """Return labels that stay as they are when the user's code uses its buffer again."""
+    if isinstance(labels, Tensor):
+        return labels.clone()
+    return copy.deepcopy(labels)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
 
 from filelock import FileLock, Timeout
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError, PeerTimeout, TaskAborted, TaskFailed, TemplateError
+from heterofed.errors import ConfigError, HeterofedError, PeerTimeout, TaskAborted
 from heterofed.files import make_folder
 from heterofed.metrics.progress import Progress, logger, make_progress, show_logs
 from heterofed.scheduler.base import Scheduler
+from heterofed.scheduler.checks import check_constructed
+from heterofed.scheduler.plainly import print_errors_plainly
 from heterofed.scheduler.seat import Seat, TaskResult
 from heterofed.tasks.directory import Directory, HostAddress, open_directory
 from heterofed.tasks.model import PartyStatus, Task, TaskStatus
@@ -38,6 +37,7 @@ def launch(scheduler: Scheduler, task_id: str, *, host: bool) -> TaskResult:
     Raises:
         HeterofedError: the task cannot go on; as an uncaught error of a script it prints as one message.
     """
+    check_constructed(scheduler)
     with seat_in(task_id, scheduler.feature_key, scheduler.settings, host=host, name=scheduler.name) as seat:
         return scheduler.take_part(seat)
 
@@ -59,7 +59,7 @@ def seat_in(
         ConfigError: there is no such task or party, it may not start, or it runs already.
     """
     show_logs(settings.progress)
-    _print_errors_plainly()
+    print_errors_plainly()
     if not isinstance(task_id, str) or not task_id:
         raise ConfigError(f"task_id is {task_id!r}", expected="the id that `heterofed task create` printed")
     directory = open_directory(settings)
@@ -111,6 +111,7 @@ class StoreRecord:
         # What had failed before we started is old news: its people may be about to start it again.
         self._old_failures = {each.feature_key for each in task.parties if each.status is PartyStatus.FAILED}
         self._old_task_failure = task.status is TaskStatus.FAILED
+        self._unreadable = False
 
     def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
         """Note the status of the whole task."""
@@ -135,7 +136,14 @@ class StoreRecord:
 
     def look(self) -> None:
         """Raise TaskAborted if another party failed since we started, or the task was cancelled."""
-        task = self._directory.find(self._task_id)
+        try:
+            task = self._directory.find(self._task_id)
+        except HeterofedError as error:
+            if not self._unreadable:
+                logger.warning("the task's record cannot be read: %s", error)
+            self._unreadable = True
+            return
+        self._unreadable = False
         if task.status is TaskStatus.CANCELLED:
             raise TaskAborted(f"task {task.id} was cancelled" + (f": {task.reason}" if task.reason else ""))
         for party in task.parties:
@@ -264,25 +272,3 @@ def _check_may_start(task: Task, feature_key: str) -> None:
             expected="a task that is not over",
             advice="Create a new one with `heterofed task create`.",
         )
-
-
-def _print_errors_plainly() -> None:
-    """Let an uncaught error of ours end a script with its message alone, and with a traceback only of user code."""
-    previous = sys.excepthook
-    if getattr(previous, "prints_heterofed_errors", False):
-        return
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            sys.stderr.write("interrupted\n")
-            return
-        if not isinstance(error, HeterofedError):
-            previous(kind, error, trace)
-            return
-        if error.__cause__ is not None and (isinstance(error, TemplateError) or type(error) is TaskFailed):
-            traceback.print_exception(error.__cause__)
-            sys.stderr.write("\n")
-        sys.stderr.write(f"{kind.__name__}: {error}\n")
-
-    hook.prints_heterofed_errors = True  # type: ignore[attr-defined]  # marks our own hook
-    sys.excepthook = hook

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar, overload
 
+import msgspec
+
 from heterofed.config import Settings
 from heterofed.errors import (
     FrameError,
@@ -37,6 +39,23 @@ LAST_WORD_S = 0.5
 """How long to wait for the Abort of a peer whose link has just broken; it may still be on its way."""
 
 
+class Deadline:
+    """Time left of a limit that several waits share.
+
+    Args:
+        timeout_s: the limit in seconds from now; 0: none.
+        clock: what it is measured by.
+    """
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = clock() + timeout_s if timeout_s else None
+
+    def left_s(self) -> float:
+        """Seconds left, as a timeout: 0 where there is no limit, else at least a moment."""
+        return 0.0 if self._until is None else max(0.001, self._until - self._clock())
+
+
 class Link:
     """A party's end of its sessions: one session with each peer, over one transport.
 
@@ -47,6 +66,7 @@ class Link:
         settings: grace time, notices and size limits.
         say: shown to the user while waiting; gets one line.
         look: called about twice a second while waiting; may raise to end the wait (a failed task's record, say).
+        clock: what deadlines are measured by, in seconds.
     """
 
     def __init__(
@@ -58,10 +78,13 @@ class Link:
         *,
         say: Callable[[str], None],
         look: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.party = transport.party
         self.sessions = {peer: Session(role, peer) for peer in peers}
         self.look = look
+        self.clock = clock
+        self._role = role
         self._transport = transport
         self._settings = settings
         self._codec = Codec(settings.max_message_bytes)
@@ -139,16 +162,15 @@ class Link:
                 if isinstance(message, kinds):
                     self._mailbox[peer].remove(message)
                     return peer, message
-        began = time.monotonic()
-        next_notice = began + self._settings.notice_every_s
+        began = self.clock()
+        next_notice = time.monotonic() + self._settings.notice_every_s
         try:
             while True:
-                now = time.monotonic()
-                left = began + timeout_s - now if timeout_s else float("inf")
-                if left <= 0:
-                    raise self._late(from_, waiting_for, now - began)
-                arrived = self._receive(min(LOOK_AROUND_S, left))
+                left = began + timeout_s - self.clock() if timeout_s else float("inf")
+                arrived = self._receive(max(0.0, min(LOOK_AROUND_S, left)))
                 if arrived is None:
+                    if left <= 0:
+                        raise self._late(from_, waiting_for, self.clock() - began)
                     self._look_around(from_, waiting_for)
                     if time.monotonic() >= next_notice:
                         self._notice(from_, waiting_for, began, timeout_s)
@@ -159,7 +181,7 @@ class Link:
                     return peer, message
                 self._mailbox[peer].append(message)
         finally:
-            self.waited_s += time.monotonic() - began
+            self.waited_s += self.clock() - began
 
     def abort(self, error: HeterofedError) -> None:
         """Tell every peer that can still hear it that the task cannot go on, and why. Never raises.
@@ -195,9 +217,13 @@ class Link:
         phase = session.phase
         session.receiving(message)
         if isinstance(message, Abort):
+            if self._role is Role.HOST:
+                message = msgspec.structs.replace(message, party=peer)  # nobody gives up in another's name
             self._abort = message
             raise TaskAborted(
-                f"ended the task ({message.error}): {message.reason}", party=message.party, phase=phase.value
+                f"ended the task ({printable(message.error)}): {printable(message.reason)}",
+                party=printable(message.party),
+                phase=phase.value,
             )
         return peer, message
 
@@ -240,6 +266,11 @@ class Link:
         )
 
     def _notice(self, awaited: Collection[str], waiting_for: str, began: float, timeout_s: float) -> None:
-        waited_s = time.monotonic() - began
+        waited_s = self.clock() - began
         limit = f" of {timeout_s:.0f} s" if timeout_s else ""
         self._say(f"waiting for {', '.join(awaited)}: {waiting_for} ({waited_s:.0f}{limit})")
+
+
+def printable(text: str) -> str:
+    """Return a peer's text without what could steer our terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 
 import psi
@@ -53,31 +53,19 @@ def match_as_host(
 def _lead(
     link: Link, runs: Mapping[str, psi.Initiator], *, own_ids: int, timeout_s: float, progress: Progress
 ) -> list[str]:
-    """Serve all runs to their end, whichever collaborator is faster, and return what is common to all."""
-    outbox: dict[str, Iterator[bytes]] = {peer: iter(()) for peer in runs}
-    unanswered = dict.fromkeys(runs, 0)
-    reassured_at = time.monotonic()
-    while open_ := [peer for peer, run in runs.items() if not run.matched]:
-        for peer in open_:
-            while unanswered[peer] < WINDOW and (part := next(outbox[peer], None)) is not None:
-                link.send(peer, PsiPart(Blob(part)), timeout_s)
-                unanswered[peer] += 1
-        peer, message = link.expect(PsiPart, from_=open_, waiting_for="part of the intersection", timeout_s=timeout_s)
-        unanswered[peer] -= 1
-        if time.monotonic() - reassured_at > REASSURE_EVERY_S:
-            reassured_at = time.monotonic()
-            for done in runs.keys() - set(open_):
-                link.send(done, StillMatching(), timeout_s)
-        try:
-            replies = runs[peer].receive(bytes(message.payload.data))
-        except psi.PsiError as error:
-            raise _blame(error, peer) from None
-        if (first := _first(replies, peer)) is not None:
-            outbox[peer] = itertools.chain([first], replies)
-            unanswered[peer] = 0
-        progress.matched(
-            sum(run.progress.done for run in runs.values()), sum(run.progress.total for run in runs.values())
-        )
+    """Serve all runs to their end, reveal what is common to all, and return it."""
+    reassure = _Reassurance(link, runs, timeout_s)
+    look = link.look
+
+    def look_and_reassure() -> None:
+        look()
+        reassure()
+
+    link.look = look_and_reassure
+    try:
+        _serve(link, runs, reassure, timeout_s=timeout_s, progress=progress)
+    finally:
+        link.look = look
     common = set.intersection(*(set(run.intersection) for run in runs.values()))
     if not common:
         # For this party's eyes only: the error's text goes to the collaborators, who learn no pairwise sizes.
@@ -92,6 +80,55 @@ def _lead(
         for part in run.reveal(common):
             link.send(peer, PsiPart(Blob(part)), timeout_s)
     return sorted(common)
+
+
+def _serve(
+    link: Link,
+    runs: Mapping[str, psi.Initiator],
+    reassure: Callable[[], None],
+    *,
+    timeout_s: float,
+    progress: Progress,
+) -> None:
+    """Exchange parts with every collaborator, whichever is ready, until all tags are there."""
+    outbox: dict[str, Iterator[bytes]] = {peer: iter(()) for peer in runs}
+    unanswered = dict.fromkeys(runs, 0)
+    while open_ := [peer for peer, run in runs.items() if not run.matched]:
+        for peer in open_:
+            while unanswered[peer] < WINDOW and (part := next(outbox[peer], None)) is not None:
+                link.send(peer, PsiPart(Blob(part)), timeout_s)
+                unanswered[peer] += 1
+        peer, message = link.expect(PsiPart, from_=open_, waiting_for="part of the intersection", timeout_s=timeout_s)
+        unanswered[peer] -= 1
+        reassure()
+        try:
+            replies = runs[peer].receive(bytes(message.payload.data))
+            first = next(replies, None)
+        except psi.PsiError as error:
+            raise _blame(error, peer) from None
+        if first is not None:
+            outbox[peer] = itertools.chain([first], replies)
+            unanswered[peer] = 0
+        states = [run.progress for run in runs.values()]
+        progress.matched(sum(each.done for each in states), sum(each.total for each in states))
+
+
+class _Reassurance:
+    """Tells collaborators that are done, now and then, that the host still works with the others."""
+
+    def __init__(self, link: Link, runs: Mapping[str, psi.Initiator], timeout_s: float) -> None:
+        self._link = link
+        self._runs = runs
+        self._timeout_s = timeout_s
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last < REASSURE_EVERY_S:
+            return
+        self._last = time.monotonic()
+        for peer, run in self._runs.items():
+            if run.matched:
+                self._link.send(peer, StillMatching(), self._timeout_s)
 
 
 def match_as_collaborator(
@@ -145,13 +182,6 @@ def match_as_collaborator(
 def _pair(session: bytes, collaborator: str) -> bytes:
     """Return a session name that no two pairs of parties share."""
     return session + collaborator.encode()
-
-
-def _first(replies: Iterator[bytes], peer: str) -> bytes | None:
-    try:
-        return next(replies, None)
-    except psi.PsiError as error:
-        raise _blame(error, peer) from None
 
 
 def _blame(error: psi.PsiError, peer: str) -> HeterofedError:

@@ -6,12 +6,15 @@ only this.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from heterofed.config import Settings
+from heterofed.errors import HeterofedError, TaskFailed
 from heterofed.metrics.progress import Progress
 from heterofed.metrics.tables import MetricsTable
 from heterofed.tasks.model import PartyStatus, TaskStatus
@@ -52,6 +55,8 @@ class Seat:
     settings: Settings
     progress: Progress
     record: TaskRecord
+    clock: Callable[[], float] = time.monotonic
+    """What deadlines are measured by, in seconds."""
     host_moved: Callable[[], bool] = lambda: False
     """True when the host is at another address than the one we connected to."""
 
@@ -59,6 +64,38 @@ class Seat:
     def others(self) -> tuple[str, ...]:
         """Feature keys of all parties but this one."""
         return tuple(key for key in self.parties if key != self.feature_key)
+
+
+@contextmanager
+def presence(seat: Seat, give_up: Callable[[HeterofedError], None]) -> Iterator[None]:
+    """Frame a party's whole part in a task: its record says when it comes and how it ends.
+
+    Args:
+        seat: the party's place.
+        give_up: called with what ended the body early; tells the peers and notes it.
+
+    Raises:
+        HeterofedError: as the body, or TaskFailed for an error that nobody expected, with that as its cause.
+    """
+    try:
+        seat.record.party_is(PartyStatus.ONLINE)
+        yield
+        seat.record.party_is(PartyStatus.FINISHED)
+    except HeterofedError as error:
+        give_up(error)
+        raise
+    except (KeyboardInterrupt, SystemExit) as stop:
+        why = "its user interrupted it" if isinstance(stop, KeyboardInterrupt) else "its own code ended the process"
+        give_up(TaskFailed(why))
+        raise
+    except Exception as error:
+        failure = TaskFailed(
+            f"stopped by an unexpected {type(error).__name__}", advice="Please report it with the traceback."
+        )
+        give_up(failure)
+        raise failure from error
+    finally:
+        seat.progress.close()
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,10 @@ def _check_value(name: str, value: object, kind: type[bytes] | type[str]) -> Non
 
 
 def _short(text: str | None) -> str | None:
-    return text if text is None or len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
+    if text is None:
+        return None
+    text = text.encode(errors="replace").decode()  # what is no text cannot be stored
+    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
 
 
 def _utc(seconds: float) -> datetime:

@@ -8,8 +8,8 @@ Most sequences travel as they are: one part a frame. Two kinds begin with an emp
 Big frames are cut because of heartbeats: libzmq counts only whole parts as a sign of life, and answers a PING only
 between two parts (libzmq issue 2709). One 100 MB part on a slow line would lose its connection, again and again.
 It also lets the socket refuse big parts, so that a stranger cannot make a host allocate much before it is known.
-Pieces cost nothing: encryption, network and decryption work at the same time (5 MiB on one machine: 4.7 ms in pieces of
-256 KiB, 7.5 ms as one part).
+Pieces cost nothing: encryption, network and decryption work at the same time (5 MiB and an answer between two processes
+of one machine: 6.3 ms in pieces of 256 KiB, 8.7 ms as one part).
 """
 
 from __future__ import annotations

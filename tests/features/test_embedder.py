@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -137,8 +138,20 @@ def test_labels_that_do_not_match_the_rows_are_refused(labels: object, problem: 
 # --- the user's own generator -----------------------------------------------------------------------------------------
 
 
+def unguarded(method: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def user_batches(generate: Callable[[], Any], *, with_labels: bool = False) -> UserBatches:
-    return UserBatches(generate, with_labels=with_labels, form=form(), method="iterate_train_feature")
+    return UserBatches(
+        generate,
+        rows_expected=100,
+        with_labels=with_labels,
+        form=form(),
+        method="iterate_train_feature",
+        guard=unguarded,
+        warn=lambda text: None,
+    )
 
 
 def test_the_batches_of_a_users_generator_come_in_its_order_without_digests() -> None:
@@ -273,7 +286,12 @@ def planned(
     load: Callable[[list[str]], Any] = rows_of, *, with_labels: bool = False, model: nn.Module | None = None
 ) -> PlannedBatches:
     return PlannedBatches(
-        RoundOrder(IDS, 2, KEY), load=load, model=model or Scale(), with_labels=with_labels, form=form()
+        RoundOrder(IDS, 2, KEY),
+        load=load,
+        model=model or Scale(),
+        with_labels=with_labels,
+        form=form(),
+        guard=unguarded,
     )
 
 
@@ -366,7 +384,9 @@ def test_prefetch_before_the_pass_does_nothing() -> None:
 
 
 def test_an_order_without_ids_gives_no_batch() -> None:
-    source = PlannedBatches(RoundOrder([], 2, KEY), load=rows_of, model=Scale(), with_labels=False, form=form())
+    source = PlannedBatches(
+        RoundOrder([], 2, KEY), load=rows_of, model=Scale(), with_labels=False, form=form(), guard=unguarded
+    )
 
     assert list(source) == []
 

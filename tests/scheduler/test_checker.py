@@ -55,9 +55,11 @@ def test_refused_data_keep_their_party_from_launching_until_a_later_check(
 ) -> None:
     assert checker(task.id, outcome, "host").execute_verification() is False
     assert store.get(task.id).party("host").status is PartyStatus.REJECTED
-    assert store.get(task.id).party("host").reason == reason
+    assert store.get(task.id).party("host").reason == f"Checker: {reason or 'no reason given'}"
 
-    with pytest.raises(ConfigError, match=f"host: the data check of task {task.id} said no: {reason}; expected data"):
+    with pytest.raises(
+        ConfigError, match=f"host: the data check of task {task.id} said no: Checker: .*; expected data"
+    ):
         Host().launch_task(task.id)
 
     checker(task.id, True, "host").execute_verification()
@@ -72,6 +74,28 @@ def test_a_check_that_raises_counts_as_refused_and_keeps_its_cause(store: TaskSt
     assert party.status is PartyStatus.REJECTED
     assert "raised KeyError" in str(party.reason)
     assert "secret" not in str(party.reason)
+
+
+def test_a_check_that_names_no_party_does_not_lift_what_another_class_refused(store: TaskStore, task: Task) -> None:
+    class Strict(DataChecker):
+        def verify_data(self) -> bool:
+            return False
+
+    Strict(task.id).execute_verification()
+    checker(task.id, True).execute_verification()
+    assert [party.status for party in store.get(task.id).parties] == [PartyStatus.REJECTED] * 2
+
+    Strict.verify_data = lambda self: True  # type: ignore[method-assign]  # the data are mended
+    Strict(task.id).execute_verification()
+    assert store.get(task.id).status is TaskStatus.VERIFIED
+
+
+def test_a_check_that_names_no_party_leaves_running_ones_alone(store: TaskStore, task: Task) -> None:
+    store.set_party(task.id, "c1", status=PartyStatus.ONLINE)
+
+    checker(task.id, False).execute_verification()
+
+    assert store.get(task.id).party("c1").status is PartyStatus.ONLINE
 
 
 @pytest.mark.parametrize("outcome", [None, 1, "yes", (True,), (True, 3), ("yes", "no")])

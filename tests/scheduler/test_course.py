@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from heterofed import ConfigError, register_metrics, run_locally
+from heterofed import ConfigError, HostScheduler, register_metrics, run_locally
 from tests.own_batches import OwnCollaborator, OwnHost
 from tests.tiny import Collaborator, Host, person, same_bits
 
@@ -84,6 +85,101 @@ def test_training_ends_when_is_task_finished_says_so() -> None:
     result = run_locally(host, Collaborator())
 
     assert result.host.rounds == result.parties["c1"].rounds == 3
+
+
+def test_the_round_that_turns_out_to_be_the_last_is_tested_too() -> None:
+    class UntilTheThird(Host):
+        def is_task_finished(self) -> bool:
+            return self.current_round == 3
+
+        def test(self, *args: Any) -> None:
+            rounds.append(self.current_round)
+
+    rounds: list[int] = []
+
+    run_locally(UntilTheThird(max_rounds=None, log_rounds=9), Collaborator())
+
+    assert rounds == [1, 3]
+
+
+def test_a_model_that_learns_nothing_is_in_training_mode_all_the_same() -> None:
+    class Normalised(Collaborator):
+        def make_feature_model(self) -> nn.Module:
+            return nn.BatchNorm1d(3, affine=False)
+
+    class WiderHost(Host):
+        def make_infer_model(self) -> nn.Module:
+            return nn.Linear(4 + 3, 3)
+
+    other = Normalised()
+
+    run_locally(WiderHost(max_rounds=1), other)
+
+    assert other.feature_model.state_dict()["num_batches_tracked"] == 3
+
+
+def test_settings_that_a_subclass_made_before_our_constructor_stay() -> None:
+    class Early(Host):
+        def __init__(self) -> None:
+            self.batch_size, self.seed, self.shuffle = 7, 3, True
+            HostScheduler.__init__(self, "host", max_rounds=1)
+
+    early = Early()
+
+    assert (early.batch_size, early.seed, early.shuffle) == (7, 3, True)
+    assert (HostOnly("host").batch_size, HostOnly("host").shuffle) == (128, False)
+
+
+class HostOnly(Host):
+    def __init__(self, feature_key: str) -> None:
+        HostScheduler.__init__(self, feature_key, max_rounds=1)
+
+
+def test_labels_may_be_a_dict_or_a_tuple_of_labels() -> None:
+    class Weighted(Host):
+        def load_batch(self, ids: list[str]) -> Any:
+            inputs, truth = super().load_batch(ids)
+            return inputs, {"class": truth, "weight": (torch.ones(len(ids)), truth)}
+
+        def train_a_batch(self, feature_projection: dict[str, Tensor], labels: Any) -> Any:
+            return super().train_a_batch(feature_projection, labels["class"])
+
+        def test(self, batched_feature_projections: Any, batched_labels: Any) -> None:
+            super().test(batched_feature_projections, [each["class"] for each in batched_labels])
+
+    run_locally(Weighted(), Collaborator())
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"), [(32, "yielded 32 rows for the 48 ids"), (64, "yields more rows than the 48")]
+)
+def test_batches_that_do_not_cover_the_ids_once_draw_one_warning_at_each_party(
+    rows: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class OtherHost(OwnHost):
+        def iterate_train_feature(self, feature_model: nn.Module, train_ids: list[str]) -> Any:
+            return super().iterate_train_feature(feature_model, (train_ids + train_ids)[:rows])
+
+    class OtherCollaborator(OwnCollaborator):
+        def iterate_train_feature(self, feature_model: nn.Module, train_ids: list[str]) -> Any:
+            return super().iterate_train_feature(feature_model, (train_ids + train_ids)[:rows])
+
+    run_locally(OtherHost(), OtherCollaborator())
+
+    warnings = [each for each in caplog.messages if "iterate_train_feature yield" in each]
+    assert len(warnings) == 2
+    assert all(told in each for each in warnings)
+
+
+def test_parties_that_compute_one_after_another_do_not_run_out_of_time() -> None:
+    class Slow(Collaborator):
+        def load_batch(self, ids: list[str]) -> Any:
+            time.sleep(0.15)
+            return super().load_batch(ids)
+
+    others = [Slow(f"c{party}", party=party) for party in range(1, 5)]
+
+    run_locally(Host(parties=5, calculation_timeout=0.3, max_rounds=1, log_rounds=0), *others)
 
 
 def test_models_are_made_after_the_constructor_of_the_subclass() -> None:
@@ -301,10 +397,10 @@ def test_the_collaborators_progress_shows_the_loss_unless_the_host_keeps_it() ->
         class Watched(Collaborator):
             losses_seen = losses
 
-            def _learn(self, embedding: Tensor, gradient: Tensor) -> None:
-                super()._learn(embedding, gradient)
+            def load_batch(self, ids: list[str]) -> Any:
                 if self._seat is not None:
                     self.losses_seen.append(self._seat.progress.now.loss)
+                return super().load_batch(ids)
 
         run_locally(Host(share_loss=share, max_rounds=1, batch_size=8), Watched())
 
@@ -316,4 +412,4 @@ def flat(orders: list[list[str]]) -> list[str]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != "checkpoints")
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("checkpoints", ".in-use.lock"))

@@ -20,13 +20,15 @@ from heterofed import (
     HeterofedError,
     HostScheduler,
     OutputError,
+    PeerTimeout,
     TaskAborted,
     TemplateError,
     TrainingDiverged,
     run_locally,
 )
+from heterofed.simulate import root_of
 from tests.own_batches import OwnCollaborator, OwnHost
-from tests.tiny import Collaborator, Host, person
+from tests.tiny import Collaborator, Host, person, same_bits
 
 
 class Outcome:
@@ -372,6 +374,104 @@ def test_a_loss_that_is_not_a_number_stops_the_task(where: str, text: str) -> No
 
     assert isinstance(outcome.raised, TrainingDiverged)
     assert_text(outcome.raised, rf"^host, while training.*{text}; expected .*\. Lower the learning rate")
+
+
+def test_a_frozen_federation_notices_it_too() -> None:
+    class Silent(Host):
+        def train_a_batch(self, feature_projection: dict[str, Tensor], labels: Any) -> Any:
+            self.optimizer.zero_grad()
+            (self.infer_model(torch.cat(list(feature_projection.values()), dim=1)).sum() * float("nan")).backward()
+            self.optimizer.step()
+
+    outcome = end_of(Silent(), Collaborator(is_feature_trainable=False))
+
+    assert_text(outcome.raised, "^host, while training.*: a gradient of the infer model is NaN or infinite; expected")
+
+
+@pytest.mark.parametrize("numpy", [True, False])
+def test_a_buffer_that_load_batch_uses_again_is_noticed_before_it_does_harm(numpy: bool) -> None:
+    class Reusing(Collaborator):
+        buffer = torch.zeros(16, 3)
+
+        def load_batch(self, ids: list[str]) -> Any:
+            self.buffer[: len(ids)] = super().load_batch(ids)
+            return torch.from_numpy(self.buffer.numpy())[: len(ids)] if numpy else self.buffer[: len(ids)]
+
+    other = Reusing()
+
+    outcome = end_of(Host(), other)
+
+    assert isinstance(outcome.errors["c1"], EmbeddingError)
+    assert_text(outcome.errors["c1"], "load_batch returned memory that still holds the batch before; expected new")
+    assert same_bits(other.feature_model, Reusing().make_feature_model())
+
+
+def test_user_code_that_fails_later_than_the_first_batch_is_named() -> None:
+    class Later(Collaborator):
+        def load_batch(self, ids: list[str]) -> Any:
+            if ids[0] != self.train_ids[0]:
+                raise KeyError
+            return super().load_batch(ids)
+
+    assert_text(end_of(Host(shuffle=False), Later()).raised, r"^c1, .*: Later\.load_batch\(\) raised KeyError")
+
+
+def test_a_feature_model_or_optimizer_that_fails_is_named() -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            raise IndexError
+
+    class BrokenModel(Collaborator):
+        def make_feature_model(self) -> nn.Module:
+            return Broken()
+
+    class BrokenStep(Collaborator):
+        def make_feature_optimizer(self, feature_model: nn.Module) -> Any:
+            return torch.optim.LBFGS(feature_model.parameters())  # its step needs a closure
+
+    assert_text(end_of(Host(), BrokenModel()).raised, "^c1, .*: the feature model raised IndexError")
+    assert_text(
+        end_of(Host(), BrokenStep()).raised,
+        "^c1, .*: the backward pass of the feature model or the step of its optimizer raised TypeError",
+    )
+
+
+def test_of_several_errors_the_one_that_the_others_follow_from_is_raised() -> None:
+    aborted, timeout, own = TaskAborted("ended the task"), PeerTimeout("no part"), ConfigError("wrong")
+    keys = ["host", "c1", "c2"]
+
+    assert root_of({"host": aborted, "c1": timeout}, keys) is timeout
+    assert root_of({"host": timeout, "c1": aborted, "c2": own}, keys) is own
+    assert root_of({"c1": aborted}, keys) is aborted
+    interrupt = KeyboardInterrupt()
+    assert root_of({"host": own, "c1": interrupt}, keys) is interrupt
+
+
+def test_two_parties_cannot_share_a_results_folder(tmp_path: Path) -> None:
+    outcome = end_of(Host(out_dir=tmp_path / "same"), Collaborator(out_dir=tmp_path / "same"))
+
+    assert isinstance(outcome.raised, ConfigError)
+    assert_text(outcome.raised, "another running party writes to .*same; expected a folder of its own for every party")
+
+
+def test_private_names_of_the_framework_cannot_be_taken_by_accident() -> None:
+    with pytest.raises(ConfigError, match=r"Mine defines _calling, _run, which heterofed uses itself; expected other"):
+        type("Mine", (Host,), {"_run": None, "_calling": None, "_own": 1, "_is_reach_max_rounds": None})
+
+
+def test_a_constructor_that_forgets_ours_is_told_so() -> None:
+    class Forgetful(Host):
+        def __init__(self) -> None:
+            self.data = 1
+
+    with pytest.raises(ConfigError, match=r"Forgetful.__init__ does not call super\(\).__init__\(feature_key=…\)"):
+        run_locally(Forgetful(), Collaborator())
+    with pytest.raises(ConfigError, match=r"Forgetful.__init__ does not call super"):
+        Forgetful().launch_task("task")
 
 
 def test_nothing_is_updated_by_a_gradient_that_is_not_a_number() -> None:

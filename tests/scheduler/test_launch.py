@@ -231,7 +231,7 @@ def test_ctrl_c_at_one_party_ends_the_other_with_its_name(task_id: str, director
 
 
 def test_a_party_that_takes_too_long_is_named(task_id: str) -> None:
-    host = Process("host", task_id, "calculation_timeout=2")
+    host = Process("host", task_id, "calculation_timeout=2", "shuffle=False")
     Process("collaborator/stuck", task_id)
 
     code, output = host.end()
@@ -284,6 +284,18 @@ def test_a_failed_task_can_be_launched_again_and_a_completed_one_cannot(task_id:
 
     with pytest.raises(ConfigError, match=f"task {task_id} is COMPLETED; expected a task that is not over"):
         Host().launch_task(task_id)
+
+
+def test_a_record_that_vanishes_does_not_end_a_running_task(task_id: str, directory: Directory, home: Path) -> None:
+    host, other = Process("host/slow", task_id, "max_rounds=30"), Process("collaborator", task_id)
+    wait_until(lambda: directory.find(task_id).status is TaskStatus.ONGOING)
+    for each in home.glob("tasks.db*"):
+        each.unlink()
+
+    ends = [party.end() for party in (host, other)]
+
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert "the task's record" in ends[0][1]
 
 
 def test_launching_needs_a_task_id() -> None:

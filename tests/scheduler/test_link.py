@@ -10,6 +10,7 @@ import pytest
 
 from heterofed import PeerGone, PeerTimeout, RemoteProtocolError, Settings, TaskAborted, TrainingDiverged
 from heterofed.frames.messages import (
+    Abort,
     BatchesEnd,
     BatchPlan,
     Blob,
@@ -122,6 +123,17 @@ def test_the_host_passes_an_abort_on_under_the_name_it_came_with(ends: Ends) -> 
 
     with pytest.raises(TaskAborted, match=r"^c2, while matching ids: ended the task \(TrainingDiverged\): the loss"):
         ends.c1.expect(PsiPart, from_=["host"], waiting_for="part", timeout_s=5)
+
+
+def test_nobody_gives_up_in_anothers_name_or_paints_on_our_terminal(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.c1._abort = Abort(party="c2", error="TaskFailed", reason="\x1b[31mc2 is to blame")
+    ends.c1.abort(TrainingDiverged("ignored"))
+
+    with pytest.raises(TaskAborted) as caught:
+        ends.host.expect(PsiPart, from_=["c1"], waiting_for="part", timeout_s=5)
+
+    assert str(caught.value) == "c1, while matching ids: ended the task (TaskFailed): ?[31mc2 is to blame."
 
 
 def test_a_peer_that_is_gone_for_longer_than_the_grace_ends_the_wait_though_another_is_awaited(ends: Ends) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -66,7 +67,7 @@ class Relay:
                 continue
             self.connections += 1
             for each in (near, far):
-                each.settimeout(0.05)
+                each.settimeout(5.0)
                 self._sockets.append(each)
             for source, sink, speed in ((near, far, self._bytes_per_s), (far, near, None)):
                 thread = threading.Thread(target=self._pump, args=(source, sink, speed))
@@ -74,20 +75,17 @@ class Relay:
                 thread.start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, bytes_per_s: float | None) -> None:
-        with contextlib.suppress(OSError), contextlib.closing(source), contextlib.closing(sink):
+        with contextlib.suppress(OSError, ValueError), contextlib.closing(source), contextlib.closing(sink):
             while not self._closing:
                 if self.frozen:
                     time.sleep(0.02)
                     continue
-                try:
-                    data = source.recv(16_384)
-                except TimeoutError:
+                if not select.select([source], [], [], 0.05)[0]:
                     continue
+                data = source.recv(16_384)
                 if not data:
                     return
                 self.recorded += data
                 if bytes_per_s:
                     time.sleep(len(data) / bytes_per_s)
-                sink.settimeout(5.0)
                 sink.sendall(data)
-                sink.settimeout(0.05)

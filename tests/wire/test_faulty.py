@@ -147,6 +147,15 @@ def test_a_cut_link_sends_and_delivers_nothing_until_it_is_mended() -> None:
     assert heard(host) == [*numbers(3), b"again"]
 
 
+def test_what_is_held_when_the_link_is_cut_is_lost() -> None:
+    end, host = pair(delay=1.0, max_delay_s=0.01)
+    end.send(HOST, [b"lost"])
+    end.cut()
+    end.mend()
+    assert end.receive(0.05) is None
+    assert heard(host) == []
+
+
 def test_the_same_seed_makes_the_same_faults() -> None:
     runs = []
     for _ in range(2):

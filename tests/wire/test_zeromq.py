@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from heterofed.errors import ConfigError, PeerGone, PeerRefused
+from heterofed.errors import ConfigError, PeerGone, PeerRefused, PeerTimeout
 from heterofed.wire.keys import KeyPair
 from heterofed.wire.parts import Signal
 from heterofed.wire.transport import Transport
@@ -239,10 +239,13 @@ class RawPeers:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
 
-    def dealer(self, key: KeyPair | None, routing_id: bytes = b"") -> zmq.Socket[bytes]:
+    def dealer(
+        self, key: KeyPair | None, routing_id: bytes = b"", *, queue_unconnected: bool = True
+    ) -> zmq.Socket[bytes]:
         """With no key it speaks no CURVE; with no routing id it has one from libzmq."""
         dealer = self._context.socket(zmq.DEALER)
         self._sockets.append(dealer)
+        dealer.setsockopt(zmq.IMMEDIATE, int(not queue_unconnected))
         if key is not None:
             dealer.setsockopt(zmq.CURVE_SERVERKEY, self._star.key.public)
             dealer.setsockopt(zmq.CURVE_PUBLICKEY, key.public)
@@ -277,6 +280,15 @@ def test_a_party_that_takes_anothers_routing_id_hears_nothing_that_is_for_the_ot
     with pytest.raises(PeerGone):
         star.host.send("bank", [b"a gradient"])
     assert not thief.poll(100)
+
+
+def test_nobody_comes_in_when_no_gate_answers(star: TcpStar, raw: RawPeers) -> None:
+    """libzmq's default is the other way round."""
+    before = raw.dealer(star.list_key("bank"), queue_unconnected=False)
+    assert before.poll(2000, zmq.POLLOUT)
+    star.host._gate.close()
+    after = raw.dealer(star.list_key("shop"), queue_unconnected=False)
+    assert not after.poll(300, zmq.POLLOUT)
 
 
 def test_a_peer_without_curve_gets_nothing_in(star: TcpStar, raw: RawPeers) -> None:
@@ -401,6 +413,26 @@ while (delivery := end.receive(30.0)) is not None:
 """
 
 
+def test_what_a_process_left_unread_does_not_come_after_its_successors_messages(star: TcpStar, raw: RawPeers) -> None:
+    first = raw.dealer(star.list_key("bank"), b"1" * 16)
+    for _ in range(5):
+        first.send(b"old")
+    assert content(arrival(star.host)) == [b"old"]
+    first.close(linger=1000)
+    deadline = time.monotonic() + PATIENCE_S
+    while star.host.down_for("bank") == 0.0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    second = raw.dealer(star.list_key("bank"), b"2" * 16)
+    second.send(b"new")
+    time.sleep(0.2)  # so that it lies beside the old ones when the host reads
+    heard = b""
+    while heard != b"new":
+        heard = content(arrival(star.host))[0]
+    second.send(b"newer")
+    assert hears_nothing_but(star, b"newer")
+
+
 @contextlib.contextmanager
 def party_process(star: TcpStar) -> Iterator[subprocess.Popen[str]]:
     key = star.list_key("bank")
@@ -475,6 +507,125 @@ def test_sends_over_a_broken_line_fail_and_are_not_kept_for_later(star: TcpStar)
         star.host.send("bank", [b"stale"])
 
 
+def test_down_for_notices_by_itself(star: TcpStar) -> None:
+    end = meet(star, "bank")
+    star.host.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while end.down_for(HOST) == 0.0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_was_queued_when_the_line_broke_is_lost_in_both_directions(star: TcpStar) -> None:
+    """Old messages must not reach a peer that may have started over meanwhile."""
+    star.list_key("bank")
+    with Relay(star.host.endpoint) as relay:
+        end = star.dial("bank", endpoint=relay.endpoint)
+        end.send(HOST, [b"x"])
+        arrival(star.host)
+        relay.frozen = True
+        time.sleep(0.1)
+        for n in range(20):
+            end.send(HOST, [b"stale %d" % n, bytes(1_000_000)])
+            star.host.send("bank", [b"stale %d" % n, bytes(1_000_000)])
+        relay.cut()
+        wait_until_down(end, HOST)
+        wait_until_down(star.host, "bank")
+        relay.frozen = False
+        wait_until_up(end, HOST)
+        wait_until_up(star.host, "bank")
+        end.send(HOST, [b"fresh"])
+        star.host.send("bank", [b"fresh"])
+        assert content(arrival(star.host)) == [b"fresh"]
+        assert content(arrival(end)) == [b"fresh"]
+        end.close()
+
+
+def test_a_send_that_succeeds_shows_that_the_link_is_up(star: TcpStar, monkeypatch: pytest.MonkeyPatch) -> None:
+    star.list_key("bank")
+    with Relay(star.host.endpoint) as relay:
+        end = star.dial("bank", endpoint=relay.endpoint)
+        end.send(HOST, [b"x"])
+        arrival(star.host)
+        relay.frozen = True
+        relay.cut()
+        wait_until_down(star.host, "bank")
+        monkeypatch.setattr(host, "PROBE_PAUSE_S", 60.0)
+        deadline = time.monotonic() + PATIENCE_S
+        relay.frozen = False
+        while star.host.down_for("bank") > 0.0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+            with contextlib.suppress(PeerGone):
+                star.host.send("bank", [b"again"])
+        end.close()
+
+
+def fill(sender: Transport, to: str) -> None:
+    with pytest.raises(PeerTimeout):
+        for _ in range(1000):
+            sender.send(to, [b"x", bytes(1_000_000)], timeout_s=0.1)
+
+
+def test_a_send_that_waits_for_room_ends_when_the_line_breaks(star: TcpStar) -> None:
+    """Also with something unread from that party: libzmq alone would say for ever that the queue is full."""
+    star.list_key("bank")
+    with Relay(star.host.endpoint) as relay:
+        end = star.dial("bank", endpoint=relay.endpoint)
+        for sender, to in ((star.host, "bank"), (end, HOST)):
+            end.send(HOST, [b"x"], timeout_s=PATIENCE_S)
+            assert content(arrival(star.host)) == [b"x"]
+            for n in range(3):
+                end.send(HOST, [b"unread %d" % n])
+            time.sleep(0.05)
+            relay.frozen = True
+            timer = threading.Timer(0.5, relay.cut)
+            timer.start()
+            with pytest.raises(PeerGone):
+                for _ in range(1000):
+                    sender.send(to, [b"x", bytes(1_000_000)], timeout_s=PATIENCE_S)
+            timer.join()
+            assert sender.down_for(to) > 0.0
+            for n in range(3):
+                assert content(arrival(star.host)) == [b"unread %d" % n]
+            relay.frozen = False
+            wait_until_up(star.host, "bank")
+            wait_until_up(end, HOST)
+        end.close()
+
+
+def test_a_full_queue_that_forms_after_a_break_is_full_and_not_down(star: TcpStar) -> None:
+    star.list_key("bank")
+    with Relay(star.host.endpoint) as relay:
+        end = star.dial("bank", endpoint=relay.endpoint)
+        end.send(HOST, [b"x"])
+        arrival(star.host)
+        relay.cut()
+        wait_until_down(end, HOST)
+        wait_until_up(end, HOST)
+        wait_until_up(star.host, "bank")
+        fill(star.host, "bank")
+        assert star.host.down_for("bank") == 0.0
+        end.close()
+
+
+def test_a_successor_is_admitted_though_the_dead_process_left_a_full_queue(star: TcpStar) -> None:
+    star.list_key("bank")
+    with Relay(star.host.endpoint) as relay:
+        first = star.dial("bank", endpoint=relay.endpoint)
+        first.send(HOST, [b"x"])
+        arrival(star.host)
+        first.send(HOST, [b"unread"])
+        time.sleep(0.05)
+        relay.frozen = True
+        fill(star.host, "bank")
+        first.close(linger_s=0)
+        relay.cut()
+        second = star.dial("bank")
+        second.send(HOST, [b"successor"])
+        assert [content(arrival(star.host)) for _ in range(2)] == [[b"unread"], [b"successor"]]
+
+
 def test_a_line_that_swallows_everything_is_found_dead_by_its_heartbeats(brisk_star: TcpStar) -> None:
     brisk_star.list_key("bank")
     with Relay(brisk_star.host.endpoint) as relay:
@@ -533,8 +684,8 @@ def test_a_probe_that_is_faster_than_libzmqs_own_book_keeping_is_repeated(
     end = meet(star, "bank")
     assert star.host.down_for("bank") == 0.0
     original = star.host._signal
-    too_early = iter([True])
-    monkeypatch.setattr(star.host, "_signal", lambda *args: next(too_early, False) or original(*args))
+    too_early = iter([host._Outcome.SENT])
+    monkeypatch.setattr(star.host, "_signal", lambda *args: next(too_early, None) or original(*args))
     end.close()
     wait_until_down(star.host, "bank")
 
@@ -546,8 +697,8 @@ def test_a_successor_is_admitted_even_right_after_a_probe_that_was_too_early(
     assert star.host.down_for("bank") == 0.0
     time.sleep(PROBE_PAUSE_S)
     original = star.host._signal
-    too_early = iter([True])
-    monkeypatch.setattr(star.host, "_signal", lambda *args: next(too_early, False) or original(*args))
+    too_early = iter([host._Outcome.SENT])
+    monkeypatch.setattr(star.host, "_signal", lambda *args: next(too_early, None) or original(*args))
     end.close()
     time.sleep(0.1)
     assert star.host.down_for("bank") == 0.0
@@ -560,7 +711,7 @@ def test_asking_whether_a_busy_party_is_up_does_not_fill_its_queue(star: TcpStar
     parts: list[object] = []
     original = star.host._signal
 
-    def watch(routing_id: bytes, signal: Signal) -> bool:
+    def watch(routing_id: bytes, signal: Signal) -> host._Outcome:
         parts.append(signal)
         return original(routing_id, signal)
 

@@ -30,6 +30,9 @@ REDIAL_PAUSE_S = 0.25
 logger = logging.getLogger(__name__)
 
 
+_ARRIVALS, _ROOM = int(zmq.POLLIN), int(zmq.POLLOUT)
+
+
 class _Link(Enum):
     NEW = "not connected yet"
     UP = "connected"
@@ -97,6 +100,10 @@ class CollaboratorTransport(End):
         self._failed_handshakes = 0
         self._refusal: PeerRefused | None = None
         self._unsent: deque[list[Buffer]] = deque()
+        self._pollers = {direction: zmq.Poller() for direction in (_ARRIVALS, _ROOM, _ARRIVALS | _ROOM)}
+        for direction, poller in self._pollers.items():
+            poller.register(self._monitor, zmq.POLLIN)
+            poller.register(self._socket, direction)
         self._opened_at = time.monotonic()
         # libzmq draws ids that begin with a zero; ours must not be mistaken for one.
         routing_id = bytes([1 + secrets.randbelow(255)]) + secrets.token_bytes(15)
@@ -140,7 +147,7 @@ class CollaboratorTransport(End):
                     party=self.party,
                     advice=f"See what {to} does.",
                 )
-            self._wait(left_s, zmq.POLLOUT)
+            self._wait(left_s, _ROOM)
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """See `Transport.receive`."""
@@ -148,13 +155,14 @@ class CollaboratorTransport(End):
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.0, deadline - time.monotonic())
-            self._settle()
-            if self._wait(left_s, zmq.POLLIN):
+            if self._wait(left_s, _ARRIVALS):
                 delivery = self._open(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
                 if delivery is not None:
                     return delivery
-            elif self._refusal is not None:
-                raise self._refusal  # after everything that the host had said before
+            else:
+                self._settle()
+                if self._refusal is not None:
+                    raise self._refusal  # after everything that the host had said before
             if left_s == 0:
                 return None
 
@@ -168,7 +176,7 @@ class CollaboratorTransport(End):
     def _close_extras(self, linger_s: float) -> None:
         deadline = time.monotonic() + linger_s
         while self._unsent and self._refusal is None and (left_s := deadline - time.monotonic()) > 0:
-            self._wait(left_s, zmq.POLLOUT)
+            self._wait(left_s, _ROOM)
             self._settle()
 
     def _await_first_connection(self, deadline: float | None) -> None:
@@ -177,7 +185,7 @@ class CollaboratorTransport(End):
             until = min(until, deadline)
         self._settle()
         while self._link is _Link.NEW and (left_s := until - time.monotonic()) > 0:
-            self._wait(left_s, zmq.POLLOUT)
+            self._wait(left_s, _ROOM)
             self._settle()
 
     def _try_to_send(self, parts: list[Buffer]) -> bool:
@@ -201,17 +209,14 @@ class CollaboratorTransport(End):
 
     def _wait(self, timeout_s: float | None, direction: int) -> bool:
         """Wait until the socket is ready in this direction (True) or there is something to settle (False)."""
-        poller = zmq.Poller()
-        poller.register(self._monitor, zmq.POLLIN)
-        if self._unsent and self._link is _Link.UP:
-            poller.register(self._socket, direction | zmq.POLLOUT)
-        else:
-            poller.register(self._socket, direction)
+        awaited = direction | _ROOM if self._unsent and self._link is _Link.UP else direction
         if self._redial_at is not None:
             until_redial_s = max(0.0, self._redial_at - time.monotonic())
             timeout_s = until_redial_s if timeout_s is None else min(timeout_s, until_redial_s)
-        ready = dict(poller.poll(None if timeout_s is None else as_milliseconds(timeout_s)))
-        return bool(ready.get(self._socket, 0) & direction)
+        for socket, ready in self._pollers[awaited].poll(None if timeout_s is None else as_milliseconds(timeout_s)):
+            if socket is self._socket:
+                return bool(ready & direction)
+        return False
 
     def _settle(self) -> None:
         """Take note of what happened to the connection, and do what is due."""

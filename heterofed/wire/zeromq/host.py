@@ -6,8 +6,10 @@ import logging
 import math
 import secrets
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import zmq
 
@@ -24,7 +26,16 @@ PROBE_PAUSE_S = 0.5
 PROBE_AT_LEAST_EVERY_S = 30.0
 """Any other link is probed this seldom: a queue of 64 lasts for half an hour, and no suspicion is missed for ever."""
 
+LOOK_AROUND_S = 0.1
+"""How often a send that waits for room looks whether the connection still stands."""
+
 logger = logging.getLogger(__name__)
+
+
+class _Outcome(Enum):
+    SENT = "sent"
+    FULL = "the queue is full"
+    GONE = "there is no such connection"
 
 
 @dataclass
@@ -84,6 +95,9 @@ class HostTransport(End):
         )
         self._links: dict[str, _Link] = {}
         self._bound: dict[bytes, str] = {}
+        self._unread: deque[list[zmq.Frame]] = deque()
+        self._queue_messages = queue_messages
+        self._receive_timeout_ms = -1
         self._gate = Gate(self._context, doorkeeper)
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)
         self._socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
@@ -112,27 +126,26 @@ class HostTransport(End):
         if link is None:
             raise PeerGone(f"{to} never connected", party=self.party, advice=f"Check that {to} runs.")
         parts = [link.routing_id, *to_parts(frames, self._max_message_bytes)]
-        try:
-            try:
-                self._socket.send_multipart(parts, zmq.NOBLOCK)
-            except zmq.Again:
-                self._socket.setsockopt(zmq.SNDTIMEO, as_milliseconds(timeout_s) if timeout_s > 0 else -1)
-                self._socket.send_multipart(parts)
-        except zmq.Again:
-            raise PeerTimeout(
-                f"the queue to {to} was full for {timeout_s:g} s",
-                party=self.party,
-                advice=f"{to} is connected but takes nothing: see what it does.",
-            ) from None
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
+        deadline = time.monotonic() + timeout_s if timeout_s > 0 else math.inf
+        wait_s = 0.0
+        while (outcome := self._try_to_send(parts, wait_s)) is _Outcome.FULL:
+            if not self._stands(link):
+                outcome = _Outcome.GONE
+                break
+            wait_s = min(deadline - time.monotonic(), LOOK_AROUND_S)
+            if wait_s <= 0:
+                raise PeerTimeout(
+                    f"the queue to {to} was full for {timeout_s:g} s",
+                    party=self.party,
+                    advice=f"{to} is connected but takes nothing: see what it does.",
+                )
+        if outcome is _Outcome.GONE:
             self._note_down(link)
             raise PeerGone(
                 f"the connection to {to} is down",
                 party=self.party,
                 advice=f"Check that {to} still runs and that the network is up.",
-            ) from None
+            )
         link.down_since = None
 
     def receive(self, timeout_s: float) -> Delivery | None:
@@ -141,10 +154,10 @@ class HostTransport(End):
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.0, deadline - time.monotonic())
-            if self._socket.poll(as_milliseconds(left_s)):
-                delivery = self._open(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
-                if delivery is not None:
-                    return delivery
+            parts = self._unread.popleft() if self._unread else self._next_parts(as_milliseconds(left_s))
+            delivery = self._open(parts) if parts else None
+            if delivery is not None:
+                return delivery
             if left_s == 0:
                 self._read_monitor()
                 return None
@@ -160,6 +173,16 @@ class HostTransport(End):
     def _close_extras(self, linger_s: float) -> None:
         # Who is inside stays connected while the rest of the queue is sent; nobody new comes in.
         self._gate.close()
+
+    def _next_parts(self, timeout_ms: int) -> list[zmq.Frame] | None:
+        # One waiting call instead of a poll and a call: a tenth of a small message's round trip.
+        if timeout_ms != self._receive_timeout_ms:
+            self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
+            self._receive_timeout_ms = timeout_ms
+        try:
+            return self._socket.recv_multipart(copy=False)
+        except zmq.Again:
+            return None
 
     def _open(self, parts: list[zmq.Frame]) -> Delivery | None:
         if len(parts) < 2:
@@ -190,7 +213,8 @@ class HostTransport(End):
             self._note_down(link)
             logger.warning("a connection of %s was taken over with another key, and is not used any more", party)
             return None
-        link.descriptor = _descriptor(parts[1])
+        if link.doubts == 0:  # else this may be what was left unread of the connection before
+            link.descriptor = _descriptor(parts[1])
         if link.down_since is not None:
             self._probe(link)
         return party
@@ -227,29 +251,55 @@ class HostTransport(End):
         return link.down_since is None
 
     def _probe(self, link: _Link) -> None:
-        link.doubts = max(0, link.doubts - 1)
         link.probed_at = time.monotonic()
-        if self._signal(link.routing_id, Signal.PROBE):
-            link.down_since = None
-        else:
+        outcome = self._signal(link.routing_id, Signal.PROBE)
+        if outcome is _Outcome.FULL and link.doubts > 0:
+            outcome = self._probe_full(link)
+        if outcome is _Outcome.GONE:
             self._note_down(link)
+            return
+        link.down_since = None
+        link.doubts = max(0, link.doubts - 1)
+
+    def _probe_full(self, link: _Link) -> _Outcome:
+        """Find out about a connection that may have died with a full queue.
+
+        To libzmq it is there, and full, until everything from there has been read. So take in what lies unread.
+        """
+        for _ in range(5):
+            for _ in range(2 * self._queue_messages * len(self._links)):
+                parts = self._next_parts(0)
+                if parts is None:
+                    break
+                self._unread.append(parts)
+            outcome = self._signal(link.routing_id, Signal.PROBE)
+            if outcome is not _Outcome.FULL:
+                break
+            time.sleep(0.002)  # libzmq's network thread has its part in it
+        return outcome
 
     def _note_down(self, link: _Link) -> None:
         if link.down_since is None:
             link.down_since = time.monotonic()
             link.descriptor = None
 
-    def _signal(self, routing_id: bytes, signal: Signal) -> bool:
-        """Send a signal; False says that there is no such connection."""
+    def _signal(self, routing_id: bytes, signal: Signal) -> _Outcome:
+        return self._try_to_send([routing_id, *signal.parts], 0.0)
+
+    def _try_to_send(self, parts: list[Buffer], wait_s: float) -> _Outcome:
         try:
-            self._socket.send_multipart([routing_id, *signal.parts], zmq.NOBLOCK)
+            if wait_s == 0:
+                self._socket.send_multipart(parts, zmq.NOBLOCK)
+            else:
+                self._socket.setsockopt(zmq.SNDTIMEO, as_milliseconds(wait_s))
+                self._socket.send_multipart(parts)
         except zmq.Again:
-            return True  # the queue is full, but there is one
+            return _Outcome.FULL
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            return False
-        return True
+            return _Outcome.GONE
+        return _Outcome.SENT
 
     def _read_monitor(self) -> None:
         for _, descriptor in self._events():

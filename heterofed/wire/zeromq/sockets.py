@@ -79,6 +79,8 @@ class End(Transport):
         # No limit: libzmq's network thread would stand still at a full monitor until we read it.
         self._monitor.setsockopt(zmq.RCVHWM, 0)
         self._monitor.connect(_MONITOR_ADDRESS)
+        self._news = zmq.Poller()
+        self._news.register(self._monitor, zmq.POLLIN)
 
     def close(self, linger_s: float = 2.0) -> None:
         """See `Transport.close`."""
@@ -101,6 +103,6 @@ class End(Transport):
 
     def _events(self) -> Iterator[tuple[int, int]]:
         """The monitor's news since the last call: (zmq.EVENT_*, its value)."""
-        while self._monitor.poll(0):
+        while self._news.poll(0):
             kind, value = struct.unpack("=Hi", self._monitor.recv_multipart()[0])
             yield kind, value
