@@ -53,7 +53,9 @@ def read_options(doc: str | None, *, host: bool) -> Options:
     else:
         parser.add_argument("--part", type=int, default=1, help="which stripe, from 1; the host has 0")
     given = parser.parse_args()
-    if given.threads:
+    if given.threads is not None:
+        if given.threads < 1:
+            parser.error("--threads must be 1 or more")
         torch.set_num_threads(given.threads)
     try:
         digits = load_digits(given.data_dir, train=given.train, test=given.test)

@@ -26,7 +26,7 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # so that this file runs as a script from any folder
 
-from demos.mnist_split.data import Digits, load_digits, sample_ids
+from demos.mnist_split.data import SMALL_SET, Digits, load_digits, sample_ids
 from demos.mnist_split.options import rows_of, split_by_name
 from demos.mnist_split.unsplit import train_one_half, train_unsplit
 from heterofed import HeterofedError, Settings
@@ -60,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="heterofed demo mnist", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=_positive, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for every party's outputs")
-    parser.add_argument("--batch-size", type=int, default=32, help="rows of a batch")
+    parser.add_argument("--batch-size", type=_positive, help="rows of a batch; default: 16, of the small digits 4")
     parser.add_argument("--parties", type=int, default=2, help="host and collaborators together, 2 to 9")
     parser.add_argument("--no-dropout", dest="dropout", action="store_false")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads of each party")
+    parser.add_argument("--threads", type=_positive, default=1, help="torch threads of each party")
     parser.add_argument("--data-dir", help="folder above MNIST/raw; default: HETEROFED_DATA, else a download")
     parser.add_argument("--train", type=int, default=DEFAULT_TRAIN, help="training pictures")
     parser.add_argument("--test", type=int, default=DEFAULT_TEST, help="test pictures")
@@ -77,10 +77,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
 def _run(given: argparse.Namespace, console: Console) -> int:
     torch.set_num_threads(given.threads)
     digits = load_digits(given.data_dir, train=given.train, test=given.test)
     console.print(f"{digits.source}: {len(digits.train_labels)} to train on, {len(digits.test_labels)} to test on")
+    if given.batch_size is None:
+        given.batch_size = 4 if digits.data_dir == SMALL_SET else 16  # few pictures: more steps of them
     keys = _feature_keys(given.parties)
     task = open_directory(Settings.from_env()).store.create("split-mnist", keys)
     console.print(f"task {task.id}: {', '.join(keys)}, a process each, over encrypted TCP")
@@ -323,7 +332,7 @@ def _compare(given: argparse.Namespace, digits: Digits, keys: Sequence[str], con
     console.print("\noutputs:")
     for key in keys:
         console.print(
-            f"  {given.out / key}/  " + ", ".join(sorted(path.name for path in (given.out / key).glob("*.*")))
+            f"  {given.out / key}/  " + ", ".join(sorted(path.name for path in (given.out / key).glob("[!.]*.*")))
         )
     return 0 if exact else 1
 
