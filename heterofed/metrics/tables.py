@@ -9,19 +9,18 @@ A cell is a plain Python value the moment it is stored, so a table keeps no tens
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import functools
+import io
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
-from heterofed.errors import OutputError
+from heterofed.files import write_whole
 
 Cell = int | float | str | bool | None
 """What a table holds in one row under one header."""
@@ -95,25 +94,16 @@ class MetricsTable:
         Raises:
             OutputError: the file cannot be written; what was there before is untouched.
         """
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with temporary.open("x", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(self._headers)
-                writer.writerows(self._rows)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except OSError as error:
-            raise OutputError(
-                f"the metrics file {target} cannot be written: {error.strerror or error}",
-                expected="an existing folder that we may write to, with room left",
-                advice="Make room, or choose another folder; the file that was there is untouched.",
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):  # it was renamed, or its folder is the trouble
-                temporary.unlink()
+
+        def fill(file: BinaryIO) -> None:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(self._headers)
+            writer.writerows(self._rows)
+            text.flush()
+            text.detach()  # the file is closed by who opened it
+
+        write_whole(Path(path), fill)
 
     def _row(self, item: Mapping[str, object]) -> tuple[Cell, ...]:
         if not isinstance(item, Mapping):

@@ -53,10 +53,10 @@ class Scheduler(PartyTemplates):
         self,
         feature_key: str,
         name: str | None = None,
-        *,
         schedule_timeout: float = 30,
         data_channel_timeout: tuple[float, float] = (30, 60),
         is_feature_trainable: bool = True,
+        *,
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
     ) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from heterofed.config import Settings
 from heterofed.errors import EmbeddingError, RemoteProtocolError
 from heterofed.features.batches import RoundOrder, shuffled
 from heterofed.features.embedder import LocalBatch
@@ -40,45 +37,14 @@ from heterofed.wire.transport import Transport
 class CollaboratorScheduler(Scheduler):
     """A party with features only. Subclass it, write the template methods, call `launch_task(task_id=…)`.
 
-    Args:
-        feature_key: this party's name in the task, and the name of its embedding.
-        name: what people call this run; the task's name by default.
-        schedule_timeout: longest wait for the host's answer between two steps, in seconds; 0: no limit. Within a
-            round three times the host's calculation_timeout are added to it.
-        data_channel_timeout: (longest wait for room in the host's queue, longest wait for a part of the
-            intersection), in seconds; 0: no limit.
-        is_feature_trainable: False freezes this party's feature model.
-        out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
-        settings: what `HETEROFED_*` variables say, unless given.
-
-    Raises:
-        ConfigError: an argument cannot work.
+    Its arguments are those of `Scheduler`. Within a round it waits for the host for up to three times the host's
+    `calculation_timeout` and its own `schedule_timeout` together.
     """
 
-    def __init__(
-        self,
-        feature_key: str,
-        name: str | None = None,
-        schedule_timeout: float = 30,
-        data_channel_timeout: tuple[float, float] = (30, 60),
-        is_feature_trainable: bool = True,
-        *,
-        out_dir: str | Path | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        super().__init__(
-            feature_key,
-            name,
-            schedule_timeout=schedule_timeout,
-            data_channel_timeout=data_channel_timeout,
-            is_feature_trainable=is_feature_trainable,
-            out_dir=out_dir,
-            settings=settings,
-        )
-        self._host_key = ""
-        self._patience_s = 0.0
-        self._rounds_in_all: int | None = None
-        self._planned_batch_size = 0
+    _host_key = ""
+    _patience_s = 0.0
+    _rounds_in_all: int | None = None
+    _planned_batch_size = 0
 
     def launch_task(self, task_id: str) -> TaskResult:
         """Run this party of a task to its end, with the other parties over the network.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -157,8 +158,8 @@ class StoreRecord:
             raise TaskAborted(f"task {task.id} failed: {task.reason}")
 
 
-class _HostDoor:
-    """Opens the host's socket and announces it."""
+class _Door(ABC):
+    """What both roles know of the way to the others."""
 
     def __init__(
         self, directory: Directory, task: Task, feature_key: str, settings: Settings, progress: Progress
@@ -169,7 +170,29 @@ class _HostDoor:
         self._settings = settings
         self._progress = progress
         self._pair = load_or_create(settings.home / "keys", feature_key)
-        directory.store.claim_host(task.id, self._me)
+        self._open()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Take this party's place in the task's record."""
+
+    @abstractmethod
+    def connect(self) -> tuple[str, Transport]:
+        """Open this party's transport; return it with the host's feature key."""
+
+    def host_moved(self) -> bool:
+        """Whether the host is announced at another address than the one we connected to."""
+        return False
+
+    def withdraw(self) -> None:  # noqa: B027 - only a host has something to take back
+        """Take back what was announced."""
+
+
+class _HostDoor(_Door):
+    """Opens the host's socket and announces it."""
+
+    def _open(self) -> None:
+        self._directory.store.claim_host(self._task.id, self._me)
 
     def connect(self) -> tuple[str, Transport]:
         """Listen, and let the collaborators know where."""
@@ -188,10 +211,6 @@ class _HostDoor:
         """Return the party of this task that a key belongs to."""
         return self._directory.party_of(self._task.id, public_key)
 
-    def host_moved(self) -> bool:
-        """Never: this is the host."""
-        return False
-
     def withdraw(self) -> None:
         """Say that this host listens no more."""
         try:
@@ -200,21 +219,14 @@ class _HostDoor:
             logger.warning("the host's address was not withdrawn: %s", error)
 
 
-class _CollaboratorDoor:
+class _CollaboratorDoor(_Door):
     """Finds the host and connects to it."""
 
-    def __init__(
-        self, directory: Directory, task: Task, feature_key: str, settings: Settings, progress: Progress
-    ) -> None:
-        self._directory = directory
-        self._task = task
-        self._me = feature_key
-        self._settings = settings
-        self._progress = progress
-        self._pair = load_or_create(settings.home / "keys", feature_key)
-        self._address: HostAddress | None = None
-        self._record = StoreRecord(directory, task, feature_key)
-        directory.announce_collaborator(task.id, feature_key, self._pair.public)
+    _address: HostAddress | None = None
+
+    def _open(self) -> None:
+        self._record = StoreRecord(self._directory, self._task, self._me)
+        self._directory.announce_collaborator(self._task.id, self._me, self._pair.public)
 
     def connect(self) -> tuple[str, Transport]:
         """Wait until the host is up, and connect."""
@@ -251,9 +263,6 @@ class _CollaboratorDoor:
         """Whether the host is announced at another address than the one we connected to."""
         now = self._directory.host_of(self._task.id)
         return now is not None and now != self._address
-
-    def withdraw(self) -> None:
-        """Nothing: only hosts are announced."""
 
 
 def _check_may_start(task: Task, feature_key: str) -> None:
