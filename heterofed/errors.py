@@ -112,6 +112,9 @@ class OutputError(TaskFailed):
 class ProtocolError(TaskFailed):
     """Something was said that the phase does not allow. Raised as one of the two subclasses."""
 
+    story: tuple[str, ...] = ()
+    """The session's last moves, oldest first; names of messages and phases, no data."""
+
 
 class LocalProtocolError(ProtocolError):
     """We tried to say something that the phase forbids: a bug on this side."""

@@ -53,11 +53,13 @@ class Session:
         """
         problem = self._move(self.role, message)
         if problem:
-            raise LocalProtocolError(
+            error = LocalProtocolError(
                 f"tried to send {problem} to {self.peer}",
                 phase=self.phase.value,
                 advice="This is a bug in heterofed.",
             )
+            error.story = tuple(self.story)
+            raise error
 
     def receiving(self, message: AnyMessage) -> None:
         """Move on for a message of the peer.
@@ -69,13 +71,15 @@ class Session:
         problem = self._move(other, message)
         if problem:
             may = allowed(self.phase, other)
-            raise RemoteProtocolError(
+            error = RemoteProtocolError(
                 f"sent {problem}",
                 party=self.peer,
                 phase=self.phase.value,
                 expected=" or ".join(may) if may else "nothing before our answer",
                 advice="Check that all parties run the same version of heterofed and were started once each.",
             )
+            error.story = tuple(self.story)
+            raise error
 
     def _move(self, sender: Role, message: AnyMessage) -> str | None:
         """Move on and return None, or say what is wrong with the message and stay."""

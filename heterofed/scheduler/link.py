@@ -91,10 +91,6 @@ class Link:
         self._mailbox: dict[str, deque[AnyMessage]] = {peer: deque() for peer in peers}
         self._say = say
         self._abort: Abort | None = None
-        self.sent_bytes = 0
-        """Bytes of all frames sent so far."""
-        self.waited_s = 0.0
-        """Seconds spent in `expect` so far."""
 
     @property
     def peers(self) -> list[str]:
@@ -120,7 +116,6 @@ class Link:
         except WireError:
             self._hear_why()
             raise
-        self.sent_bytes += sum(frame.nbytes if isinstance(frame, memoryview) else len(frame) for frame in frames)
 
     def broadcast(self, message: AnyMessage, timeout_s: float = 0.0) -> None:
         """Send a message to every peer, as `send` does."""
@@ -164,24 +159,21 @@ class Link:
                     return peer, message
         began = self.clock()
         next_notice = time.monotonic() + self._settings.notice_every_s
-        try:
-            while True:
-                left = began + timeout_s - self.clock() if timeout_s else float("inf")
-                arrived = self._receive(max(0.0, min(LOOK_AROUND_S, left)))
-                if arrived is None:
-                    if left <= 0:
-                        raise self._late(from_, waiting_for, self.clock() - began)
-                    self._look_around(from_, waiting_for)
-                    if time.monotonic() >= next_notice:
-                        self._notice(from_, waiting_for, began, timeout_s)
-                        next_notice += self._settings.notice_every_s
-                    continue
-                peer, message = arrived
-                if peer in from_ and isinstance(message, kinds):
-                    return peer, message
-                self._mailbox[peer].append(message)
-        finally:
-            self.waited_s += self.clock() - began
+        while True:
+            left = began + timeout_s - self.clock() if timeout_s else float("inf")
+            arrived = self._receive(max(0.0, min(LOOK_AROUND_S, left)))
+            if arrived is None:
+                if left <= 0:
+                    raise self._late(from_, waiting_for, self.clock() - began)
+                self._look_around(from_, waiting_for)
+                if time.monotonic() >= next_notice:
+                    self._notice(from_, waiting_for, began, timeout_s)
+                    next_notice += self._settings.notice_every_s
+                continue
+            peer, message = arrived
+            if peer in from_ and isinstance(message, kinds):
+                return peer, message
+            self._mailbox[peer].append(message)
 
     def abort(self, error: HeterofedError) -> None:
         """Tell every peer that can still hear it that the task cannot go on, and why. Never raises.

@@ -153,7 +153,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, m
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot write .*m.csv: No such file or directory"):
+    with pytest.raises(OutputError, match=r"cannot write .*m\.csv: No such file or directory"):
         MetricsTable(["a"]).to_csv(tmp_path / "none" / "m.csv")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
