@@ -11,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from heterofed import __version__
 from heterofed.config import Settings
 from heterofed.errors import ConfigError, HeterofedError
+from heterofed.frames.messages import PROTOCOL_VERSION
 from heterofed.tasks.directory import Directory, open_directory
 from heterofed.tasks.model import TaskStatus
 
@@ -26,6 +28,21 @@ task_app = typer.Typer(help="Create tasks and see how they are.", no_args_is_hel
 demo_app = typer.Typer(help="Run a demo on this machine.", no_args_is_help=True)
 app.add_typer(task_app, name="task")
 app.add_typer(demo_app, name="demo")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"heterofed {__version__}, protocol {PROTOCOL_VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Vertical federated learning: several parties train one network and keep their rows."""
 
 
 def _directory() -> Directory:
@@ -112,3 +129,7 @@ def main() -> None:
     except HeterofedError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

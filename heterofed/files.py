@@ -29,7 +29,7 @@ def refused(path: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot write {path}: {reason.strerror or reason}",
             expected="a folder that this user may write to, with space left",
-            advice="Free space or name another output folder; what was there before is untouched.",
+            advice="Name another folder, or make room if the disk is full; what was there before is untouched.",
         ) from error
 
 

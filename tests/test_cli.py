@@ -73,6 +73,13 @@ def test_an_unknown_task_is_one_line_and_exit_code_1() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_the_command_is_a_module_too_and_says_its_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "heterofed", "--version"], capture_output=True, text=True, timeout=50)
+
+    assert done.returncode == 0
+    assert done.stdout == "heterofed 0.1.0, protocol 1\n"
+
+
 def test_every_command_has_help_with_an_example() -> None:
     for command in (["task", "create"], ["task", "list"], ["task", "show"]):
         assert "Example: heterofed " + " ".join(command) in " ".join(heterofed(*command, "--help").stdout.split())

@@ -42,7 +42,7 @@ def half(error: Exception) -> object:
 def text_of(error: OutputError, path: Path) -> str:
     return (
         f"cannot write {path}: {error.what.rsplit(': ', 1)[1]}; expected a folder that this user may write to, with "
-        "space left. Free space or name another output folder; what was there before is untouched."
+        "space left. Name another folder, or make room if the disk is full; what was there before is untouched."
     )
 
 

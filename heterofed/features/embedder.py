@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from heterofed.errors import AlignmentError, EmbeddingError
+from heterofed.errors import AlignmentError, EmbeddingError, TrainingDiverged
 from heterofed.features.alignment import digest_of
 from heterofed.features.batches import RoundOrder
 
@@ -64,6 +64,7 @@ class EmbeddingForm:
 
         Raises:
             EmbeddingError: not a floating point tensor of (rows, width, …), or unlike the first one.
+            TrainingDiverged: a number in it is NaN or infinite.
         """
         if not isinstance(value, Tensor):
             raise self._error(f"gave {type(value).__name__}", "a torch.Tensor")
@@ -79,6 +80,13 @@ class EmbeddingForm:
             raise self._error(
                 f"gave {value.dtype} of shape {tuple(value.shape)}",
                 f"{self._dtype} of shape (rows, {', '.join(map(str, self._width))}) as in its first batch",
+            )
+        if not value.detach().isfinite().all():
+            raise TrainingDiverged(
+                f"{self._source} gave NaN or infinite numbers",
+                party=self._party,
+                expected="finite numbers",
+                advice="Check this party's inputs for NaN; if they are sound, lower the learning rate.",
             )
         return value
 

@@ -30,6 +30,8 @@ class CutLayer:
         self._leaves: dict[str, Tensor] = {}
         self._left: set[str] = set()
         self._warned: set[str] = set()
+        self.reached = 0
+        """How many gradients autograd has given so far: of leaves, and of the embeddings that `watch` was given."""
 
     def open(self, received: Mapping[str, Tensor], trainable: set[str] | frozenset[str]) -> dict[str, Tensor]:
         """Return the embeddings as leaves, ready for `train_a_batch`.
@@ -51,6 +53,14 @@ class CutLayer:
             opened[key] = leaf
         return opened
 
+    def watch(self, own: Tensor) -> None:
+        """Count in `reached` when autograd comes to the host's own embedding."""
+        if own.requires_grad:
+            own.register_hook(self._count)
+
+    def _count(self, gradient: Tensor) -> None:
+        self.reached += 1
+
     def close(self) -> None:
         """End the batch: a party whose embedding took no part in the loss gets a zero gradient, and one warning."""
         for key, leaf in self._leaves.items():
@@ -71,6 +81,7 @@ class CutLayer:
             gradient = leaf.grad
             if gradient is None or leaf is not self._leaves.get(key):
                 return
+            self.reached += 1
             if key in self._left:
                 raise ConfigError(
                     f"train_a_batch differentiated the embedding of {key} twice in one batch",

@@ -23,7 +23,6 @@ from heterofed.metrics.tables import MetricsTable, declared_metrics
 from heterofed.scheduler.checks import check_seconds
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.outputs import write_outputs
-from heterofed.scheduler.plainly import print_errors_plainly
 from heterofed.scheduler.seat import Seat, TaskResult, presence
 from heterofed.scheduler.splitting import checked_split
 from heterofed.scheduler.templates import PartyTemplates
@@ -60,7 +59,6 @@ class Scheduler(PartyTemplates):
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
     ) -> None:
-        print_errors_plainly()
         self.feature_key = check_feature_key(feature_key)
         if name is not None and (not isinstance(name, str) or not name):
             raise ConfigError(f"name is {name!r}", expected="a non-empty str, or None for the task id")

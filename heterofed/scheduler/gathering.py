@@ -30,6 +30,7 @@ def gather(
     limit = seat.settings.gather_timeout_s
     deadline = Deadline(limit, seat.clock)
     here: dict[str, CheckIn] = {}
+    seat.progress.say(f"waiting for {', '.join(link.peers)}, each to be started with task id {seat.task_id}")
     while True:
         for peer in [each for each in here if transport.down_for(each)]:
             del here[peer]

@@ -268,6 +268,7 @@ class HostScheduler(Scheduler, HostTemplates):
             received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
             for peer in received.keys() - exchange.learning:
                 exchange.send_proceed(peer, self._shown_loss)
+            cut.watch(local.embedding)
             projection = {self.feature_key: local.embedding, **cut.open(received, exchange.learning)}
             with self._calling("train_a_batch"):
                 loss = self.train_a_batch(projection, local.labels)
@@ -278,6 +279,12 @@ class HostScheduler(Scheduler, HostTemplates):
             seat.progress.advance(rows, self._round_loss.value)
         exchange.receive_ends("training")
         seat.progress.end_round()
+        if not cut.reached and (exchange.learning or self.is_trainable):
+            raise ConfigError(
+                f"train_a_batch gave no embedding a gradient in all {exchange.batch} batches",
+                expected="backward() of a loss that is made of feature_projection",
+                advice="Call loss.backward() in train_a_batch; without it no party learns.",
+            )
 
     def _check_gradients(self) -> None:
         if not all(each.grad is None or each.grad.isfinite().all() for each in self.infer_model.parameters()):

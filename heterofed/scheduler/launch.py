@@ -75,7 +75,7 @@ def seat_in(
                 f"another process of this machine already runs as {feature_key} in task {task_id}",
                 party=feature_key,
                 expected="a feature_key of its own for every party",
-                advice="Give this party its own feature_key, or stop the other process.",
+                advice="Wait for it or stop it; if it is another party, give each its own feature_key.",
             ) from None
         progress = make_progress(settings.progress, feature_key)
         open_door = _HostDoor if host else _CollaboratorDoor
@@ -245,7 +245,7 @@ class _CollaboratorDoor(_Door):
                     advice="Start the host, or wait longer (HETEROFED_GATHER_TIMEOUT_S, 0 for ever).",
                 )
             if time.monotonic() >= next_notice:
-                self._progress.say(f"waiting for the host of task {self._task.id} ({waited:.0f} s of {limit:.0f})")
+                self._progress.say(f"waiting for the host of task {self._task.id} ({waited:.0f} of {limit:.0f} s)")
                 next_notice += self._settings.notice_every_s
             time.sleep(LOOK_FOR_HOST_S)
         self._address = address

@@ -113,8 +113,10 @@ class Link:
         self.sessions[to].sending(message)
         try:
             self._transport.send(to, frames, timeout_s)
-        except WireError:
+        except WireError as error:
             self._hear_why()
+            if isinstance(error, PeerGone):
+                raise self._gone(to, f"its link broke before {self.party} could send to it") from None
             raise
 
     def broadcast(self, message: AnyMessage, timeout_s: float = 0.0) -> None:
@@ -238,14 +240,19 @@ class Link:
                 continue
             down_s = self._transport.down_for(peer)
             if down_s > self._settings.link_grace_s:
-                raise PeerGone(
-                    f"its link is down for {down_s:.0f} s"
-                    + (f" while {self.party} waits for its {waiting_for}" if peer in awaited else ""),
-                    party=peer,
-                    phase=session.phase.value,
-                    expected=f"it back within {self._settings.link_grace_s:g} s",
-                    advice="Its process ended or its network is cut: look at its output, then start the task again.",
-                )
+                what = f"its link is down for {down_s:.0f} s"
+                if peer in awaited:
+                    what += f" while {self.party} waits for its {waiting_for}"
+                raise self._gone(peer, what)
+
+    def _gone(self, peer: str, what: str) -> PeerGone:
+        return PeerGone(
+            what,
+            party=peer,
+            phase=self.phase(peer).value,
+            expected=f"a link, or one that is back within {self._settings.link_grace_s:g} s",
+            advice="Its process ended or its network is cut: look at its output, then start the task again.",
+        )
 
     def _late(self, awaited: Collection[str], waiting_for: str, waited_s: float) -> PeerTimeout:
         names = ", ".join(awaited)

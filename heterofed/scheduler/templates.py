@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from typing_extensions import Self
 
 from heterofed.errors import ConfigError
 from heterofed.features.alignment import OrderedIds, default_split
+from heterofed.scheduler.plainly import print_errors_plainly
 
 _FOR_SUBCLASSES = frozenset({"_is_reach_max_rounds", "_abc_impl"})
 """Private names that a user's class may have: one of the source system, and one that Python makes."""
@@ -22,6 +25,28 @@ def _not_written(method: str) -> ConfigError:
 
 class PartyTemplates(ABC):
     """What every party writes."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse a class that lacks a method, and say which of its names may be that one misspelt.
+
+        Raises:
+            ConfigError: a method that has no default is not written.
+        """
+        print_errors_plainly()
+        missing = sorted(cls.__abstractmethods__)
+        if missing:
+            written = [name for name in vars(cls) if not name.startswith("_")]
+            hints = [
+                f"is {near[0]} meant to be {name}?"
+                for name in missing
+                if (near := difflib.get_close_matches(name, written, n=1, cutoff=0.8))
+            ]
+            raise ConfigError(
+                f"{cls.__name__} lacks {', '.join(missing)}",
+                expected="every method that has no default",
+                advice=" ".join(["Write it in your class;", *hints]) if hints else "Write it in your class.",
+            )
+        return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a user's class that would silently replace a private part of ours."""

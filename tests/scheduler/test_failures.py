@@ -376,6 +376,57 @@ def test_a_loss_that_is_not_a_number_stops_the_task(where: str, text: str) -> No
     assert_text(outcome.raised, rf"^host, while training.*{text}; expected .*\. Lower the learning rate")
 
 
+@pytest.mark.parametrize("culprit", ["host", "c1"])
+def test_numbers_that_are_none_in_a_partys_rows_are_laid_at_its_door(culprit: str) -> None:
+    def with_nan(inputs: Tensor) -> Tensor:
+        inputs[3, 1] = float("nan")
+        return inputs
+
+    class NanHost(Host):
+        def load_batch(self, ids: list[str]) -> Any:
+            inputs, truth = super().load_batch(ids)
+            return with_nan(inputs), truth
+
+    class NanCollaborator(Collaborator):
+        def load_batch(self, ids: list[str]) -> Any:
+            return with_nan(super().load_batch(ids))
+
+    outcome = end_of(*((NanHost(), Collaborator()) if culprit == "host" else (Host(), NanCollaborator())))
+
+    assert isinstance(outcome.raised, TrainingDiverged)
+    assert_text(
+        outcome.raised, f"^{culprit}, while training.*: the feature model gave NaN or infinite numbers; expected"
+    )
+
+
+def test_a_forgotten_backward_is_no_success() -> None:
+    class Forgetful(Host):
+        def train_a_batch(self, feature_projection: dict[str, Tensor], labels: Any) -> Any:
+            self.optimizer.zero_grad()
+            self.optimizer.step()
+
+    outcome = end_of(Forgetful(), Collaborator())
+
+    assert isinstance(outcome.raised, ConfigError)
+    assert_text(
+        outcome.raised, r"^host, .*: train_a_batch gave no embedding a gradient in all 3 batches; .*backward\(\)"
+    )
+
+
+def test_a_misspelt_method_is_named_with_the_one_it_should_be() -> None:
+    class Misspelt(CollaboratorScheduler):
+        def load_local_ids(self) -> Any: ...
+
+        def make_feature_modle(self) -> Any: ...
+
+    with pytest.raises(
+        ConfigError,
+        match=r"Misspelt lacks make_feature_model, make_feature_optimizer; .* Write it in your class; "
+        r"is make_feature_modle meant to be make_feature_model\?",
+    ):
+        Misspelt("c1")  # type: ignore[abstract]  # what the test is about
+
+
 def test_a_frozen_federation_notices_it_too() -> None:
     class Silent(Host):
         def train_a_batch(self, feature_projection: dict[str, Tensor], labels: Any) -> Any:

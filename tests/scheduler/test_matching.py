@@ -45,9 +45,7 @@ def test_a_collaborator_that_breaks_the_rules_is_named(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(psi.Responder, "start", garbage)
 
-    with pytest.raises(
-        RemoteProtocolError, match=r"^c1, while matching ids: broke the rules of the inter"
-    ):
+    with pytest.raises(RemoteProtocolError, match=r"^c1, while matching ids: broke the rules of the inter"):
         run_locally(Host(), Collaborator())
 
 
