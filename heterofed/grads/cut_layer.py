@@ -76,6 +76,19 @@ class CutLayer:
             self._leave(key, torch.zeros_like(leaf))
         self._leaves = {}
 
+    def check_reached(self, batches: int) -> None:
+        """Refuse a training in which autograd never came to any embedding.
+
+        Raises:
+            ConfigError: it did not, in `batches` batches.
+        """
+        if not self.reached:
+            raise ConfigError(
+                f"train_a_batch gave no embedding a gradient in all {batches} batches",
+                expected="backward() of a loss that is made of feature_projection",
+                advice="Call loss.backward() in train_a_batch; without it no party learns.",
+            )
+
     def _handed_over(self, key: str) -> Callable[[Tensor], None]:
         def hook(leaf: Tensor) -> None:
             gradient = leaf.grad
@@ -98,6 +111,20 @@ class CutLayer:
             self._leave(key, gradient)
 
         return hook
+
+
+def check_finite_gradients(model: nn.Module) -> None:
+    """Refuse gradients that would ruin a model.
+
+    Raises:
+        TrainingDiverged: a gradient of its parameters is NaN or infinite.
+    """
+    if not all(each.grad is None or each.grad.isfinite().all() for each in model.parameters()):
+        raise TrainingDiverged(
+            "a gradient of the infer model is NaN or infinite",
+            expected="finite numbers",
+            advice="Lower the learning rate, or check the inputs and labels for NaN.",
+        )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError, TrainingDiverged
+from heterofed.errors import ConfigError, HeterofedError
 from heterofed.features.batches import RoundOrder, round_seed, shuffled
 from heterofed.frames.messages import (
     BatchPlan,
@@ -25,7 +25,7 @@ from heterofed.frames.messages import (
     Split,
     StartTest,
 )
-from heterofed.grads.cut_layer import CutLayer, device_of
+from heterofed.grads.cut_layer import CutLayer, check_finite_gradients, device_of
 from heterofed.grads.optimizer import OptimizerFacade
 from heterofed.metrics.loss import MeanLoss
 from heterofed.metrics.progress import logger
@@ -275,24 +275,12 @@ class HostScheduler(Scheduler, HostTemplates):
             cut.close()
             rows = local.embedding.shape[0]
             if not self._round_loss.add(loss, rows) and not exchange.learning:
-                self._check_gradients()  # nothing else would notice a NaN
+                check_finite_gradients(self.infer_model)  # nothing else would notice a NaN
             seat.progress.advance(rows, self._round_loss.value)
         exchange.receive_ends("training")
         seat.progress.end_round()
-        if not cut.reached and (exchange.learning or self.is_trainable):
-            raise ConfigError(
-                f"train_a_batch gave no embedding a gradient in all {exchange.batch} batches",
-                expected="backward() of a loss that is made of feature_projection",
-                advice="Call loss.backward() in train_a_batch; without it no party learns.",
-            )
-
-    def _check_gradients(self) -> None:
-        if not all(each.grad is None or each.grad.isfinite().all() for each in self.infer_model.parameters()):
-            raise TrainingDiverged(
-                "a gradient of the infer model is NaN or infinite",
-                expected="finite numbers",
-                advice="Lower the learning rate, or check the inputs and labels for NaN.",
-            )
+        if exchange.learning or self.is_trainable:
+            cut.check_reached(exchange.batch)
 
     def _start_round(self) -> RoundOrder:
         """Publish the round's plan, wait until every collaborator follows it, return our order."""
