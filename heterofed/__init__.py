@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from heterofed.errors import (
         AlignmentError,
         ConfigError,
+        DataError,
         EmbeddingError,
         FrameError,
         HeterofedError,
@@ -43,6 +44,7 @@ __all__ = [
     "CollaboratorScheduler",
     "ConfigError",
     "DataChecker",
+    "DataError",
     "EmbeddingError",
     "FrameError",
     "HeterofedError",

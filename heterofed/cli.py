@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,11 @@ from rich.table import Table
 
 from heterofed import __version__
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError
+from heterofed.errors import ConfigError, DataError, HeterofedError
+from heterofed.features.idfile import check_output, read_column, write_column
 from heterofed.frames.messages import PROTOCOL_VERSION
 from heterofed.tasks.directory import Directory, open_directory
-from heterofed.tasks.model import TaskStatus
+from heterofed.tasks.model import MIN_PARTIES, TaskStatus
 
 app = typer.Typer(
     help="Vertical federated learning: several parties train one network and keep their rows.",
@@ -26,7 +28,9 @@ app = typer.Typer(
 )
 task_app = typer.Typer(help="Create tasks and see how they are.", no_args_is_help=True)
 demo_app = typer.Typer(help="Run a demo on this machine.", no_args_is_help=True)
+psi_app = typer.Typer(help="Find the ids that all parties of a task share, without training.", no_args_is_help=True)
 app.add_typer(task_app, name="task")
+app.add_typer(psi_app, name="psi")
 app.add_typer(demo_app, name="demo")
 
 
@@ -94,6 +98,101 @@ def show_task(task_id: Annotated[str, typer.Argument(help="As `task create` prin
     console.print(table)
     for entry in directory.store.logs(task_id, limit=10):
         console.print(f"{entry.at.astimezone():%H:%M:%S} {entry.party}: {entry.text}", markup=False)
+
+
+class _Reveal(str, Enum):
+    both = "both"
+    initiator = "initiator"
+    cardinality = "cardinality"
+
+
+_TaskId = Annotated[str, typer.Argument(metavar="ID", help="As `task create` printed it.")]
+_Ids = Annotated[Path, typer.Option(help="CSV, Parquet or Feather table, or a text with one id per line (.txt).")]
+_Column = Annotated[str | None, typer.Option(help="The id column; not needed if there is only one.")]
+_Out = Annotated[Path | None, typer.Option(help="Where the shared ids go, sorted: a .csv, .csv.gz or .txt file.")]
+_Key = Annotated[str | None, typer.Option(help="This party; without it the task's first (host) or second.")]
+_Who = Annotated[
+    _Reveal,
+    typer.Option(help="Who learns which ids are shared: both, only the initiator (the host), or only how many."),
+]
+
+
+@psi_app.command("host")
+def psi_host(
+    task_id: _TaskId,
+    ids: _Ids,
+    column: _Column = None,
+    out: _Out = None,
+    feature_key: _Key = None,
+    reveal: _Who = _Reveal.both,
+) -> None:
+    """Find the shared ids as the host, the party that asks.
+
+    Example: heterofed psi host --ids customers.csv --column id --out shared.csv ID
+    """
+    _intersect(task_id, ids, column, out, feature_key, reveal, host=True)
+
+
+@psi_app.command("collaborator")
+def psi_collaborator(
+    task_id: _TaskId,
+    ids: _Ids,
+    column: _Column = None,
+    out: _Out = None,
+    feature_key: _Key = None,
+    reveal: _Who = _Reveal.both,
+) -> None:
+    """Find the shared ids as a collaborator, a party that holds a key and answers.
+
+    Example: heterofed psi collaborator --ids patients.csv --column id --out shared.csv ID
+    """
+    _intersect(task_id, ids, column, out, feature_key, reveal, host=False)
+
+
+def _intersect(
+    task_id: str,
+    ids: Path,
+    column: str | None,
+    out: Path | None,
+    feature_key: str | None,
+    reveal: _Reveal,
+    *,
+    host: bool,
+) -> None:
+    # Here, because the other commands do not need what takes seconds to load.
+    import psi
+    from heterofed.scheduler.intersecting import Intersection
+
+    settings = Settings.from_env()
+    parties = open_directory(settings).find(task_id).feature_keys
+    if feature_key is None and not host and len(parties) > MIN_PARTIES:
+        raise ConfigError(
+            f"the task has {len(parties)} parties", expected=f"--feature-key, one of {', '.join(parties)}"
+        )
+    if out is not None:
+        check_output(out)
+    values = read_column(ids, column)
+    try:
+        own = psi.normalise_ids(values)
+    except psi.BadIds as error:
+        raise DataError(f"the ids of {ids} cannot be used: {error}") from None
+    part = Intersection(
+        task_id,
+        feature_key or parties[0 if host else 1],
+        own,
+        reveal=reveal.value,
+        may_be_empty=True,
+        data_channel_timeout=(60, 600),
+        settings=settings,
+    )
+    matched = part.as_host() if host else part.as_collaborator()
+    if matched.ids is not None and out is not None:
+        write_column(out, matched.ids, column)
+    if matched.count is None:
+        typer.echo(f"{len(own)} ids were matched; only the host learns which are shared", err=True)
+    else:
+        where = f"; they are in {out}" if matched.ids is not None and out is not None else ""
+        typer.echo(f"{matched.count} of {len(own)} ids are shared{where}", err=True)
 
 
 @demo_app.command(

@@ -44,6 +44,18 @@ class Settings:
     psi_key_bits: int = 2048
     """Size of a collaborator's RSA key for the private set intersection (`HETEROFED_PSI_KEY_BITS`)."""
 
+    psi_protocol: str = "rsa"
+    """How ids are matched, rsa or ecdh; the same at every party (`HETEROFED_PSI_PROTOCOL`)."""
+
+    psi_pairwise: bool = False
+    """Let the host see what it shares with each single collaborator; the same everywhere (`HETEROFED_PSI_PAIRWISE`)."""
+
+    psi_workers: int = 0
+    """Threads (rsa) or processes (ecdh) that match ids; 0: all cores, or this process (`HETEROFED_PSI_WORKERS`)."""
+
+    psi_engine: str = "fastest"
+    """The arithmetic that matches ids: fastest, or a name of `psi.engines` (`HETEROFED_PSI_ENGINE`)."""
+
     progress: str = "auto"
     """How progress is shown: auto, bar, plain, json or off (`HETEROFED_PROGRESS`)."""
 
@@ -60,6 +72,12 @@ class Settings:
                 f"psi_key_bits is {self.psi_key_bits}",
                 expected=f"a multiple of 8 from {LEAST_KEY_BITS} to {MOST_KEY_BITS}",
             )
+        if self.psi_protocol not in PSI_PROTOCOLS:
+            raise ConfigError(f"psi_protocol is {self.psi_protocol!r}", expected="one of " + ", ".join(PSI_PROTOCOLS))
+        if self.psi_engine not in PSI_ENGINES:
+            raise ConfigError(f"psi_engine is {self.psi_engine!r}", expected="one of " + ", ".join(PSI_ENGINES))
+        if self.psi_workers < 0:
+            raise ConfigError(f"psi_workers is {self.psi_workers}", expected="0 or more")
         if self.progress not in PROGRESS_FORMS:
             raise ConfigError(f"progress is {self.progress!r}", expected="one of " + ", ".join(PROGRESS_FORMS))
 
@@ -97,6 +115,20 @@ def _folder(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _flag(text: str) -> bool:
+    """Return what a variable says, yes or no.
+
+    Raises:
+        ValueError: it says neither.
+    """
+    answers = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.strip().lower() not in answers:
+        raise ValueError(text)
+    return answers[text.strip().lower()]
+
+
+PSI_PROTOCOLS = ("rsa", "ecdh")
+PSI_ENGINES = ("fastest", "multibuffer", "openssl", "gmpy2", "cryptography")
 PROGRESS_FORMS = ("auto", "bar", "plain", "json", "off")
 
 _CONVERTERS: Mapping[str, Callable[[str], object]] = {
@@ -107,5 +139,9 @@ _CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "notice_every_s": float,
     "max_message_bytes": int,
     "psi_key_bits": int,
+    "psi_protocol": str,
+    "psi_pairwise": _flag,
+    "psi_workers": int,
+    "psi_engine": str,
     "progress": str,
 }

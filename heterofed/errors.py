@@ -3,6 +3,7 @@
     HeterofedError
     ├── ConfigError                a setting, a call or a class cannot work as written
     │   └── UnknownTask            no task of this id where we looked
+    ├── DataError                  a file with this party's data cannot be read
     └── TaskFailed                 the task cannot go on; every party ends
         ├── AlignmentError         ids, splits or batches differ between the parties
         ├── EmbeddingError         what a feature model gave cannot cross the cut
@@ -78,6 +79,10 @@ class ConfigError(HeterofedError):
 
 class UnknownTask(ConfigError):
     """There is no task of this id in the place where we looked."""
+
+
+class DataError(HeterofedError):
+    """A file with this party's data is not there, cannot be read, or holds what cannot be used."""
 
 
 class TaskFailed(HeterofedError):

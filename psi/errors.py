@@ -9,6 +9,8 @@
     ├── BadMessage      the peer's bytes are malformed, out of order or not as many as it declared
     ├── BadElement      a number of the peer is not an element of the group, comes twice, or is not the signature
     ├── WeakKey         the responder's key is not one that a run may use
+    ├── ResultMismatch  the two parties' results differ
+    ├── NotRevealed     this run does not tell this party which ids are shared
     └── ComputeFault    our own machine computed a wrong power
 
 No text holds an id, an element, a tag or key material: only kinds, positions and counts. An empty intersection is a
@@ -27,7 +29,7 @@ class BadArgument(PsiError):
 
 
 class BadIds(PsiError):
-    """Our own list of ids is empty, or holds something that is not text, is empty or repeats another.
+    """Our own list of ids holds something that is not text, is empty or repeats another.
 
     The text gives counts only.
     """
@@ -56,15 +58,25 @@ class BadMessage(PsiError):
 
 
 class BadElement(PsiError):
-    """A number of the peer cannot be used.
+    """A group element of the peer cannot be used.
 
-    It is not in 2..n-2, shares a factor with the modulus, repeats another, or does not verify as the signature of
-    the element in its place.
+    It is out of range or not in the group, repeats another, or is not the answer to the element in its place.
     """
 
 
 class WeakKey(PsiError):
     """The responder's key is too short, malformed, or does not prove that blinding under it hides the ids."""
+
+
+class ResultMismatch(PsiError):
+    """What the two parties hold at the end of a run differs: an id was lost, added or altered on the way.
+
+    Neither result may be used.
+    """
+
+
+class NotRevealed(PsiError):
+    """The terms of this run do not let this party know which ids are shared. Ask for `reveal="both"` to change that."""
 
 
 class ComputeFault(PsiError):

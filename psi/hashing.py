@@ -1,92 +1,97 @@
-"""Sample ids to group elements, results to tags, and the two other hashes of a run.
+"""The hashes of a run: sample ids towards group elements, results to tags, and the run's own name.
 
-All are SHAKE-256 (FIPS 202) over a label, then the task, the session and, once it is known, the modulus, each behind
-its length: what is hashed for one purpose, task, session or key can never equal what is hashed for another.
+Everything begins with a context: 32 bytes of SHAKE-256 (FIPS 202) over a label, the protocol, the task, the session and
+the responder's public part, each behind its length. What is hashed for one purpose, protocol, task, session or key can
+never equal what is hashed for another.
 
-The hash of an id is a full-domain hash: as many bits as the modulus has and 128 more, reduced modulo n, which is
-within 2^-128 of uniform (Bellare and Rogaway, "The exact security of digital signatures", 1996; 128 surplus bits as in
-RFC 9380, section 5.1). A short hash such as plain SHA-256 would let signatures of small numbers be multiplied together.
+An id's result is 32 bytes, from the group element u = F(id) that only the responder's key can make:
+
+    tag         12 bytes   BLAKE2b(u)         the responder sends those of its ids; what the parties compare
+    check        4 bytes   BLAKE2b(u, id)     goes with the tag: an answer that was moved to another id does not fit
+    companion   16 bytes   BLAKE2b(u, id)     never sent; whoever knows it has evaluated F on this very id
+
+BLAKE2b is RFC 7693. With 10^7 ids on each side two different ids share a tag with probability under 2^-49.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
-
-from gmpy2 import mpz
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from psi.errors import BadArgument
 
-TAG_BYTES = 16
-"""Bytes of a tag. With 10^7 ids on each side two different ids share a tag with probability under 2^-80."""
+TAG_BYTES = 12
+CHECK_BYTES = 4
+COMPANION_BYTES = 16
+ITEM_BYTES = TAG_BYTES + CHECK_BYTES
+"""What the responder says of one of its ids."""
+OUTPUT_BYTES = ITEM_BYTES + COMPANION_BYTES
+"""What a party keeps of one of its ids."""
 
 RUN_BYTES = 16
 """Bytes of a run id, and of the nonce in it."""
+CONTEXT_BYTES = 32
 
-_PROTOCOL = b"heterofed psi rsa 1"
-_SURPLUS_BITS = 128
-
-
-class _Xof(Protocol):
-    """What we use of a SHAKE state; hashlib's own name for its type differs between releases of the stubs."""
-
-    def update(self, data: bytes, /) -> None: ...
-    def digest(self, length: int, /) -> bytes: ...
-    def copy(self) -> _Xof: ...
+_LABEL = b"heterofed psi 2"
 
 
-class RunHash:
-    """The hashes of one run under one modulus.
+@dataclass(frozen=True)
+class Context:
+    """What separates the hashes of one run from those of any other.
 
     Args:
+        protocol: "rsa" or "ecdh".
         task: what the parties call the job.
         session: bytes that both parties hold and no other run of this task uses.
-        modulus: the responder's n.
+        public: the responder's public part, as it was offered.
     """
 
-    def __init__(self, task: str, session: bytes, modulus: mpz) -> None:
-        self._modulus = modulus
-        self._wide_bytes = (modulus.bit_length() + _SURPLUS_BITS + 7) // 8
-        self._width = width_of(modulus)
-        context = (*_context(task, session), bytes(modulus.to_bytes(self._width, "big")))
-        # Hash states that have swallowed everything but the last field, so that an id costs one copy.
-        self._element = _start(b"element", *context)
-        self._tag = _start(b"tag", *context)
-        self._proof = _start(b"key proof", *context)
+    protocol: str
+    task: str
+    session: bytes
+    public: bytes
 
-    def element(self, sample_id: str) -> mpz:
-        """The id's group element, uniform in 0..n-1."""
-        return self._wide(self._element, sample_id.encode())
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes that begin everything which is hashed for this purpose."""
+        fields = (_LABEL, purpose.encode(), self.protocol.encode(), self.task.encode(), self.session, self.public)
+        return hashlib.shake_256(b"".join(map(_framed, fields))).digest(CONTEXT_BYTES)
 
-    def proof_element(self, index: int) -> mpz:
-        """Element number `index` of those whose roots a key offer has to show, uniform in 0..n-1."""
-        return self._wide(self._proof, index.to_bytes(4, "big"))
+    def outputs(self, ids: Iterable[str], powers: bytes, width: int) -> bytes:
+        """The 32 bytes of each id, end to end.
 
-    def tag(self, power: mpz) -> bytes:
-        """The 16 bytes that stand for the private power of an id's element; what the parties compare."""
-        state = self._tag.copy()
-        _add(state, bytes(power.to_bytes(self._width, "big")))
-        return state.digest(TAG_BYTES)
+        Args:
+            ids: in the order of `powers`.
+            powers: for each id its u, `width` bytes.
+            width: bytes of a group element.
+        """
+        tags = hashlib.blake2b(self.derive("tag"), digest_size=TAG_BYTES)
+        bonds = hashlib.blake2b(self.derive("bond"), digest_size=CHECK_BYTES + COMPANION_BYTES)
+        results = []
+        for start, sample_id in zip(range(0, len(powers), width), ids, strict=True):
+            power = powers[start : start + width]
+            tag = tags.copy()
+            tag.update(power)
+            bond = bonds.copy()
+            bond.update(power)  # of fixed width, so the id after it needs no length
+            bond.update(sample_id.encode())
+            results += [tag.digest(), bond.digest()]
+        return b"".join(results)
 
-    def _wide(self, prefix: _Xof, field: bytes) -> mpz:
-        state = prefix.copy()
-        _add(state, field)
-        return mpz.from_bytes(state.digest(self._wide_bytes), "big") % self._modulus
+    def bare_tags(self, powers: bytes, width: int) -> bytes:
+        """A tag and four more bytes of each power, bound to no id: for runs in which nobody may know whose they are."""
+        tags = hashlib.blake2b(self.derive("bare tag"), digest_size=ITEM_BYTES)
+        results = []
+        for start in range(0, len(powers), width):
+            tag = tags.copy()
+            tag.update(powers[start : start + width])
+            results.append(tag.digest())
+        return b"".join(results)
 
 
-def run_id(task: str, session: bytes, nonce: bytes) -> bytes:
+def run_id(protocol: str, task: str, session: bytes, nonce: bytes) -> bytes:
     """The 16 bytes that every message of one run carries: bound to task, session and the responder's fresh nonce."""
-    return _start(b"run", *_context(task, session), nonce).digest(RUN_BYTES)
-
-
-def element_digest(element: bytes) -> bytes:
-    """16 bytes in place of an element of 256 or more, to notice a repeat without keeping it whole."""
-    return hashlib.shake_256(element).digest(16)
-
-
-def width_of(modulus: mpz) -> int:
-    """Bytes that hold any element modulo n."""
-    return (int(modulus.bit_length()) + 7) // 8
+    return Context(protocol, task, session, nonce).derive("run")[:RUN_BYTES]
 
 
 def check_context(task: str, session: bytes) -> None:
@@ -107,18 +112,6 @@ def check_context(task: str, session: bytes) -> None:
         )
 
 
-def _context(task: str, session: bytes) -> tuple[bytes, bytes]:
-    return task.encode(), session
-
-
-def _start(label: bytes, *parts: bytes) -> _Xof:
-    state = hashlib.shake_256()
-    for part in (_PROTOCOL, label, *parts):
-        _add(state, part)
-    return state
-
-
-def _add(state: _Xof, part: bytes) -> None:
+def _framed(part: bytes) -> bytes:
     # The length in front keeps ("ab", "c") and ("a", "bc") apart.
-    state.update(len(part).to_bytes(8, "big"))
-    state.update(part)
+    return len(part).to_bytes(8, "big") + part

@@ -1,21 +1,43 @@
-"""The initiator's run: blinds its ids, learns which of them the responder has, reveals those it chooses."""
+"""The initiator's run: asks about its ids unseen, learns which of them the responder has, reveals those it chooses."""
 
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
 from typing import ClassVar
 
-from gmpy2 import mpz
+import numpy as np
+from numpy.typing import NDArray
 
-from psi import rsa
-from psi.elements import pack, unpack
-from psi.entropy import Source, shuffled
-from psi.errors import BadElement, BadIds, BadMessage, NotYet, UsedTwice
-from psi.hashing import TAG_BYTES, RunHash
-from psi.messages import ChunkReader, Kind, Side, chunk_ranges, read_key_offer, write_chunk
-from psi.run import Phase, Run
+from psi.asking import Questions
+from psi.closing import Closing
+from psi.ecdh import EcdhAsker
+from psi.entropy import Source
+from psi.errors import BadArgument, BadMessage, NotYet, UsedTwice
+from psi.hashing import ITEM_BYTES, TAG_BYTES
+from psi.joint import Shares, store_items, unmask
+from psi.messages import (
+    MAX_ATTEMPT,
+    ChunkReader,
+    Envelope,
+    Kind,
+    Offer,
+    Reveal,
+    Side,
+    open_message,
+    read_ack,
+    read_confirm,
+    read_offer,
+    read_pair,
+)
+from psi.oprf import RSA, Asker
+from psi.repeats import Repeats
+from psi.result import chosen_among, result_digest, text_order
+from psi.rsa import RsaAsker
+from psi.run import WINDOW, Phase, Run, terms_of
+from psi.tags import as_texts, matches, rows
 
 
 class Initiator(Run):
@@ -25,19 +47,27 @@ class Initiator(Run):
         ids: our sample ids; non-empty strings, each once. Their order is not kept.
         task: what the parties call the job; the same at both.
         session: bytes that both parties hold and no other run of this task uses.
-        chunk: ids per message, 1 to 16384.
+        protocol: "rsa" or "ecdh"; the same at both.
+        reveal: who learns what: "both", "initiator" or "cardinality"; the same at both.
+        joint: this run is one of several that `psi.join` brings together: it does not tell which ids this one
+            responder has; the same at both.
+        chunk: ids per message, 1 to 16384; None takes the usual number for the protocol.
+        workers: threads (`rsa`) or processes (`ecdh`) for the work; None: see `parallel`.
+        executor: a `concurrent.futures.Executor` of this party to use instead.
+        engine: the arithmetic, a name of `psi.engines`; None takes the fastest.
         _entropy: for known-answer tests only; predictable bytes here give our ids to the responder.
 
     Raises:
         BadIds: the ids cannot be used.
-        BadArgument: task, session or chunk cannot be used.
+        BadArgument: an argument cannot be used.
     """
 
     _side: ClassVar[Side] = Side.INITIATOR
-    _allowed: ClassVar[Mapping[Phase, Kind]] = {
-        Phase.OFFERED: Kind.KEY_OFFER,
-        Phase.EXCHANGING: Kind.SIGNED,
-        Phase.TAGGING: Kind.TAGS,
+    _allowed: ClassVar[Mapping[Phase, frozenset[Kind]]] = {
+        Phase.OFFERED: frozenset({Kind.OFFER}),
+        Phase.EXCHANGING: frozenset({Kind.ANSWERS, Kind.TAGS, Kind.CELLS, Kind.ACK, Kind.RESUMED}),
+        Phase.MATCHED: frozenset({Kind.RESUMED}),
+        Phase.CONFIRMING: frozenset({Kind.CONFIRM, Kind.RESUMED}),
     }
 
     def __init__(
@@ -46,171 +76,305 @@ class Initiator(Run):
         *,
         task: str,
         session: bytes,
-        chunk: int = 512,
+        protocol: str = RSA,
+        reveal: str = Reveal.BOTH,
+        joint: bool = False,
+        chunk: int | None = None,
+        workers: int | None = None,
+        executor: Executor | None = None,
+        engine: str | None = None,
         _entropy: Source = secrets.token_bytes,
     ) -> None:
-        super().__init__(ids, task=task, session=session, chunk=chunk, phase=Phase.OFFERED, source=_entropy)
-        self._key: rsa.PublicKey | None = None
-        self._hash: RunHash | None = None
-        # What is blinded and not yet signed, in order: (id, y, r). Each entry goes when its signature has come.
-        self._pending: deque[tuple[str, mpz, mpz]] | None = deque()
-        self._own_tags: dict[bytes, str] | None = {}
-        self._peer_tags: set[bytes] | None = set()
-        self._signed_in: ChunkReader | None = None
-        self._tags_in = ChunkReader(Kind.TAGS, TAG_BYTES)
-        self._shared: dict[str, bytes] | None = None
-        self._intersection: list[str] | None = None
+        super().__init__(
+            ids,
+            task=task,
+            session=session,
+            terms=terms_of(protocol, reveal, joint),
+            chunk=chunk,
+            workers=workers,
+            executor=executor,
+            phase=Phase.OFFERED,
+            source=_entropy,
+        )
+        self._engine = engine
+        self._asker: Asker | None = None
+        self._questions: Questions | None = None
+        self._sent = 0
+        """Blinded elements that were sent in this attempt or are known to have come."""
+        self._acked = 0
+        self._answers_in: ChunkReader | None = None
+        self._items_in: ChunkReader | None = None
+        self._items = bytearray()
+        self._items_seen: Repeats | None = None
+        self._shares: Shares | None = None
+        self._shared: NDArray[np.int64] | None = None
+        """Numbers of the shared ids, in the order of their text."""
+        self._closing: Closing | None = None
+        self._awaits_resumed = False
 
     def receive(self, message: bytes) -> Iterator[bytes]:
         """Take one message of the responder; what it gives is to be sent, each before the next is computed.
 
-        A key offer is answered by all blinded chunks; signatures may be handed over while these are still being taken.
-        The message is checked and taken in by this call itself, the answers are computed as they are asked for.
+        The message is checked and taken in by this call itself; the blinded chunks that it makes room for are computed
+        as they are asked for.
 
         Raises:
             WeakKey, BadElement, BadMessage, WrongRole: the peer's message cannot be used; the run is over.
+            ResultMismatch: the responder holds another result; the run is over.
             UsedTwice: the run is over already.
         """
-        self._check_unfinished()
+        self._check_going_on()
+        if self._phase is Phase.FINISHED:
+            if open_message(message, self._side).attempt < self._writer.attempt:
+                return iter(())  # late
+            raise BadMessage(
+                "a message came after the end of the run; expected nothing more. "
+                "A message was repeated on the way, or the peer does not follow the protocol."
+            )
         with self._ending_on_error():
-            kind, run, body = self._read(message)
-            if kind is Kind.KEY_OFFER:
-                return self._blinded_chunks(*self._take_key_offer(run, body))
-            if kind is Kind.SIGNED:
-                self._take_signed(body)
-            else:
-                self._take_tags(body)
-        return iter(())
+            envelope = self._open(message)
+            if envelope is None or (self._awaits_resumed and envelope.kind not in (Kind.RESUMED, Kind.OFFER)):
+                return iter(())
+            self._take(envelope)
+        return self._outgoing()
+
+    @property
+    def shares(self) -> Shares:
+        """What this run adds to a joint result; for `psi.join`.
+
+        Raises:
+            NotYet: not all has come.
+        """
+        if self._shares is None:
+            raise NotYet(f"there are no shares: this run is {self._phase.value} ({self.terms}).")
+        return self._shares
+
+    def has_same_ids(self, other: Initiator) -> bool:
+        """Whether two runs are of the same ids in the same order; for `psi.join`."""
+        return self._ids == other._ids
 
     @property
     def matched(self) -> bool:
-        """Whether all tags have come, so that `intersection` is known."""
-        return self._intersection is not None
+        """Whether everything that the responder has to tell has come, so that `reveal` (or `join`) may follow."""
+        return self._phase in (Phase.MATCHED, Phase.CONFIRMING, Phase.FINISHED)
 
-    @property
-    def intersection(self) -> list[str]:
-        """The ids that both parties have, sorted; empty if there is none.
-
-        Raises:
-            NotYet: not all of the responder's tags have come.
-        """
-        if self._intersection is None:
-            raise NotYet(
-                f"the intersection is not known: this run is {self._phase.value}. Hand over the peer's messages."
-            )
-        return list(self._intersection)
-
-    def reveal(self, ids: Iterable[str]) -> Iterator[bytes]:
-        """Tell the responder which of its ids are shared, and end the run.
+    def reveal(self, ids: Iterable[str] | None = None) -> Iterator[bytes]:
+        """End the run: tell the responder what the terms say, and ask for its word on the result.
 
         Args:
-            ids: some, all or none of `intersection`, each once; with several responders those that all of them have.
+            ids: with `reveal="both"`: some, all or none of `intersection`, each once; None reveals all of it. With
+                several responders those that all of them have. With other terms: None.
 
         Raises:
-            NotYet: the intersection is not known yet.
+            NotYet: the result is not known yet.
             UsedTwice: something was revealed already.
             BadIds: an id is not in the intersection, or comes twice; nothing was revealed.
+            BadArgument: the terms reveal no ids.
         """
-        if self._phase is Phase.FINISHED:
+        if self._phase in (Phase.CONFIRMING, Phase.FINISHED):
             raise UsedTwice(
-                "this run has revealed its ids already; expected one reveal. Make a new object for a new run."
+                "this run has revealed its result already; expected one reveal. Make a new object for a new run."
             )
         self._check_going_on()
-        if self._shared is None or self._run is None:
+        if self._asker is None or self._questions is None or self._phase is not Phase.MATCHED:
             raise NotYet(
                 f"nothing can be revealed: this run is {self._phase.value}. Hand over the peer's messages first."
             )
-        if isinstance(ids, str):
-            raise BadIds("the ids to reveal are one string; expected a collection of strings. Put them into a list.")
-        given = list(ids)
-        chosen = [each for each in given if isinstance(each, str) and each in self._shared]
-        unknown = len(given) - len(chosen)
-        repeats = len(chosen) - len(set(chosen))
-        if unknown or repeats:
-            raise BadIds(
-                f"of {len(given)} ids to reveal {unknown} are not in the intersection and {repeats} repeat another; "
-                "expected some of `intersection`, each once."
-            )
-        tags = sorted(self._shared[each] for each in chosen)  # sorted: their order says nothing
-        run = self._run
-        self._phase = Phase.FINISHED
-        self._forget()
-        return (
-            write_chunk(Side.INITIATOR, Kind.REVEAL, run, part.start, len(tags), b"".join(tags[part.start : part.stop]))
-            for part in (chunk_ranges(len(tags), self._chunk) if tags else iter((range(0),)))
+        shared = self._shared
+        if self.terms.joint and shared is None:
+            raise NotYet("nothing can be revealed before the runs are brought together; call psi.join first.")
+        if ids is not None and self.terms.reveal is not Reveal.BOTH:
+            raise BadArgument(f"these terms reveal no ids to the responder: {self.terms}. Call reveal() without any.")
+        context, tags, result, count = self._asker.context, None, b"", 0
+        if self.terms.reveal is Reveal.BOTH and shared is not None:
+            chosen = shared if ids is None else chosen_among(self._ids, shared, ids)
+            outputs = self._questions.outputs[chosen]
+            tags = np.sort(as_texts(outputs[:, :TAG_BYTES])).tobytes()  # sorted: their order says nothing
+            result = result_digest((self._ids[n], row.tobytes()) for n, row in zip(chosen, outputs, strict=True))
+            count = len(chosen)
+        elif self.terms.reveal is Reveal.CARDINALITY:
+            count = self.cardinality
+        self._closing = Closing(
+            tags,
+            count,
+            mine=self._digest(Side.INITIATOR, context, count, result),
+            theirs=self._digest(Side.RESPONDER, context, count, result),
+            chunk=self._chunk,
         )
+        self._phase = Phase.CONFIRMING
+        self._forget()
+        return self._outgoing()
 
-    def _take_key_offer(self, run: bytes, body: bytes) -> tuple[rsa.PublicKey, RunHash, bytes]:
-        offer = read_key_offer(body, run, self._task, self._session)
-        rsa.check_public_key(offer.key)
-        run_hash = RunHash(self._task, self._session, offer.key.n)
-        rsa.check_key_proof(offer.key, run_hash, offer.roots)
-        self._key, self._hash, self._run = offer.key, run_hash, run
-        self._signed_in = ChunkReader(Kind.SIGNED, offer.key.width, total=len(self._ids))
-        self._tags_in = ChunkReader(Kind.TAGS, TAG_BYTES, total=offer.count)
-        self._peer_count = offer.count
-        self._total = 2 * len(self._ids) + offer.count
-        self._phase = Phase.EXCHANGING
-        return offer.key, run_hash, run
+    def resume(self) -> bytes:
+        """After the link was lost and is back: the message that lets both go on from what each of them has.
 
-    def _blinded_chunks(self, key: rsa.PublicKey, run_hash: RunHash, run: bytes) -> Iterator[bytes]:
-        order = shuffled(self._ids, self._source)
-        for part in chunk_ranges(len(order), self._chunk):
-            self._check_going_on()
-            with self._ending_on_error():
-                blinded = []
-                for sample_id in order[part.start : part.stop]:
-                    element, factor = rsa.blind(key, run_hash.element(sample_id), self._source)
-                    blinded.append((sample_id, element, factor))
-                if self._pending is not None:
-                    self._pending.extend(blinded)
-                self._done += len(blinded)
-                items = pack((element for _, element, _ in blinded), key.n)
-            yield write_chunk(Side.INITIATOR, Kind.BLINDED, run, part.start, len(order), items)
+        Whatever an earlier call of `receive` or `reveal` would still give is not to be taken any more.
 
-    def _take_signed(self, body: bytes) -> None:
-        reader, key, run_hash = self._signed_in, self._key, self._hash
-        if reader is None or key is None or run_hash is None or self._pending is None or self._own_tags is None:
-            raise BadMessage("signatures came before a key; expected a key offer. Start a new run.")
-        position, items = reader.take(body)
-        if len(items) > len(self._pending) * key.width:
+        Raises:
+            UsedTwice: the run is over, or was resumed 255 times.
+        """
+        self._check_going_on()
+        if self._phase is Phase.FINISHED or self._writer.attempt == MAX_ATTEMPT:
+            raise UsedTwice("this run cannot be resumed: it is over, or was resumed too often. Start a new run.")
+        self._writer = replace(self._writer, attempt=self._writer.attempt + 1)
+        self._awaits_resumed = self._phase is not Phase.OFFERED
+        answered = self._answers_in.mark if self._answers_in else 0
+        return self._writer.pair(Kind.RESUME, answered, self._items_in.done if self._items_in else 0)
+
+    def _not_known(self) -> None:
+        if self._shares is not None:
+            raise NotYet("the result of a joint run is not known before the runs are brought together; call psi.join.")
+        super()._not_known()
+
+    def _take(self, envelope: Envelope) -> None:
+        if envelope.kind is Kind.OFFER:
+            self._take_offer(read_offer(envelope, self.terms, self._task, self._session), envelope.run)
+        elif envelope.kind is Kind.ANSWERS:
+            self._take_answers(envelope.body)
+        elif envelope.kind is Kind.ACK:
+            self._take_ack(read_ack(envelope.body))
+        elif envelope.kind is Kind.RESUMED:
+            self._take_resumed(*read_pair(envelope.body, "a resumed"))
+        elif envelope.kind is Kind.CONFIRM:
+            self._take_confirm(*read_confirm(envelope.body))
+        else:
+            self._take_items(envelope.kind, envelope.body)
+        self._match_if_complete()
+
+    def _take_offer(self, offer: Offer, run: bytes) -> None:
+        protocol, task, session, source = self.terms.protocol, self._task, self._session, self._source
+        if protocol == RSA:
+            self._asker = RsaAsker.fresh(offer.public, task, session, engine=self._engine)
+        else:
+            self._asker = EcdhAsker.fresh(offer.public, task, session, source=source, engine=self._engine)
+        in_order = self.terms.reveal is not Reveal.CARDINALITY
+        self._questions = Questions(self._asker, self._ids, self._workers, source, in_order=in_order)
+        self._writer = replace(self._writer, run=run)
+        self._answers_in = ChunkReader(Kind.ANSWERS, self._asker.width, total=self._questions.total)
+        try:
+            items = store_items(offer.count) if self.terms.joint else offer.count
+        except BadArgument:
             raise BadMessage(
-                f"signatures came for elements that were not sent; expected at most {len(self._pending)}. "
-                "End the run: the peer is faulty."
-            )
-        signed = unpack(items, key.n, first=position)
-        asked = [self._pending.popleft() for _ in signed]
-        for index, ((_, element, _), signature) in enumerate(zip(asked, signed, strict=True)):
-            if not rsa.verifies(key, element, signature):
-                raise BadElement(
-                    f"signature {position + index} of the responder does not verify; expected the power of the element "
-                    "in its place. End the run: the responder is faulty or its messages are changed on the way."
-                )
-        powers = rsa.unblind(key, signed, [factor for _, _, factor in asked])
-        for (sample_id, _, _), power in zip(asked, powers, strict=True):
-            self._own_tags[run_hash.tag(power)] = sample_id
-        self._done += len(asked)
-        if reader.complete:
-            self._phase = Phase.TAGGING
+                f"the responder offers a store of {offer.count} ids, more than a store can hold. It is faulty."
+            ) from None
+        self._items_in = ChunkReader(self._items_kind, ITEM_BYTES, total=items)
+        self._items_seen = None if self.terms.joint else Repeats(ITEM_BYTES)
+        self._peer_count = offer.count
+        self._total = 2 * self._questions.total + items
+        self._phase = Phase.EXCHANGING
 
-    def _take_tags(self, body: bytes) -> None:
-        if self._own_tags is None or self._peer_tags is None:
-            raise BadMessage("tags came before the signatures; expected signatures. Start a new run.")
-        _, items = self._tags_in.take(body)
-        for start in range(0, len(items), TAG_BYTES):
-            tag = items[start : start + TAG_BYTES]
-            if tag in self._peer_tags:
-                raise BadMessage("a tag of the responder came twice; expected one for each id. The peer is faulty.")
-            self._peer_tags.add(tag)
-        self._done += len(items) // TAG_BYTES
-        if self._tags_in.complete:
-            self._shared = {self._own_tags[tag]: tag for tag in self._own_tags.keys() & self._peer_tags}
-            self._intersection = sorted(self._shared)
-            self._own_tags = self._peer_tags = self._pending = None
-            self._phase = Phase.MATCHED
+    def _outgoing(self) -> Iterator[bytes]:
+        """What may be sent now: blinded chunks while there is room, or the end of the run."""
+        while not self._awaits_resumed:
+            if self._phase is Phase.EXCHANGING:
+                message = self._next_blinded()
+            elif self._phase is Phase.CONFIRMING and self._closing is not None:
+                message = self._closing.next(self._writer)
+            else:
+                return
+            if message is None:
+                return
+            yield message
+
+    def _next_blinded(self) -> bytes | None:
+        questions = self._questions
+        if questions is None:
+            return None
+        empty = questions.total == 0 and self._sent == 0
+        done = max(questions.answered, self._acked)
+        if not empty and (self._sent >= questions.total or self._sent >= done + WINDOW * self._chunk):
+            return None
+        with self._ending_on_error():
+            position = self._sent
+            if position == questions.blinded:
+                elements = questions.blind(self._chunk)
+                self._streams[Kind.BLINDED].update(elements)
+                self._done += len(elements) // questions.element_bytes
+            else:
+                elements = questions.under_way(position)
+            # With no id at all one empty message says so; the count then keeps it from being sent twice.
+            self._sent += len(elements) // questions.element_bytes or 1
+        return self._writer.chunk(Kind.BLINDED, position, questions.total, elements)
+
+    def _take_answers(self, body: bytes) -> None:
+        if self._answers_in is None or self._questions is None:
+            raise BadMessage("answers came before an offer; expected an offer. Start a new run.")
+        position, items = self._answers_in.take(body)
+        self._questions.answer(position, items)
+        self._streams[Kind.ANSWERS].update(items)
+        self._done += len(items) // self._questions.element_bytes
+
+    def _take_ack(self, received: int) -> None:
+        if self._questions is None or received > self._sent:
+            raise BadMessage("the peer acknowledges more than was sent; expected no more. End the run: it is faulty.")
+        # After a resume acks come once more for what the peer had received, but not answered.
+        self._acked = max(self._acked, received)
+        self._questions.received(received)
+
+    def _take_items(self, kind: Kind, body: bytes) -> None:
+        if self._items_in is None:
+            raise BadMessage("tags came before an offer; expected an offer. Start a new run.")
+        _, items = self._items_in.take(body)
+        if self._items_seen is not None and self._items_seen.add(items) is not None:
+            raise BadMessage("a tag of the responder came twice; expected one for each id. The peer is faulty.")
+        self._items += items
+        self._streams[kind].update(items)
+        self._done += len(items) // ITEM_BYTES
+
+    def _take_resumed(self, blinded: int, revealed: int) -> None:
+        if not self._awaits_resumed:
+            raise BadMessage("the peer resumes what was not interrupted; expected no such message. It is faulty.")
+        self._awaits_resumed = False
+        if self._closing is not None:
+            self._closing.rewind(revealed)
+        questions = self._questions
+        if questions is None:
+            return
+        if blinded > (questions.blinded or self._sent) or blinded < questions.answered:
+            raise BadMessage("the peer has elements that were not sent, or lost what it answered. It is faulty.")
+        if self.terms.reveal is Reveal.CARDINALITY:
+            self._take_ack(blinded)
+        self._sent = blinded
+        if blinded < questions.blinded:
+            questions.under_way(blinded)  # it has to be the end of a chunk
+
+    def _take_confirm(self, count: int, digest: bytes) -> None:
+        if self._closing is None:
+            raise BadMessage("the peer confirms a result before there is one; expected answers. It is faulty.")
+        self._closing.check(count, digest)
+        self._closing = None
+        self._phase = Phase.FINISHED
+
+    def _match_if_complete(self) -> None:
+        if self._phase is not Phase.EXCHANGING or self._answers_in is None or self._items_in is None:
+            return
+        if not (self._answers_in.complete and self._items_in.complete):
+            return
+        if self._questions is None or self._asker is None:
+            return
+        if not self._answers_in.begun:
+            return  # the responder has not said yet that it knows of there being nothing to answer
+        self._items_seen = None
+        if self.terms.joint:
+            self._shares = unmask(self._questions.outputs, self._asker.context, bytes(self._items))
+        else:
+            shared = matches(self._questions.outputs, rows(self._items, ITEM_BYTES))
+            self._cardinality = len(shared)
+            if self.terms.reveal is not Reveal.CARDINALITY:
+                self.settle(shared)
+        self._items = bytearray()
+        self._phase = Phase.MATCHED
+
+    def settle(self, shared: NDArray[np.int64]) -> None:
+        """Note which ids are shared, by their numbers; for `psi.join`."""
+        self._shared = shared[text_order(self._ids, shared)]
+        self._intersection = [self._ids[number] for number in self._shared]
+        self._cardinality = len(self._shared)
 
     def _forget(self) -> None:
-        self._pending = None
-        self._own_tags = None
-        self._peer_tags = None
-        self._shared = None
+        self._workers.close()
+        self._asker = None
+        self._questions = None
+        self._shares = None
+        self._items = bytearray()
+        self._items_seen = None

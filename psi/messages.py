@@ -1,45 +1,60 @@
 """What initiator and responder say, byte for byte. All integers are big-endian.
 
-    every message   side u8 ('I' or 'R') | kind u8 | run id 16 bytes | body
-    key offer       version u8 | nonce 16 bytes | responder's number of ids u64 | e u32 | width u16 |
-                    n, width bytes | 8 roots, width bytes each
-    the four others position of the first item u64 | items in the whole run u64 | the items, end to end
+    every message   side u8 ('I' or 'R') | kind u8 | attempt u8 | run id 16 bytes | body
+    offer           version u8 | protocol u8 | reveal u8 | joint u8 | nonce 16 bytes | responder's number of ids u64 |
+                    its public part (see `rsa` and `ecdh`)
+    ack             how many blinded items have come u64
+    confirm         how many ids are shared u64 (0 where the reader is not to know) | keyed digest 32 bytes
+    resume          answers that have come u64 | tags or cells that have come u64
+    resumed         blinded items that have come u64 | revealed items that have come u64
+    the five others position of the first item u64 | items in the whole run u64 | the items, end to end
 
     kind            side   one item
-    1 key offer     R
-    2 blinded       I      y, width bytes
-    3 signed        R      s, width bytes, in the order of the y
+    1 offer         R
+    2 blinded       I      y, an element; spot checks among them
+    3 answers       R      s, an element, in the order of the y; where only a number is revealed, in random order
     4 tags          R      16 bytes, in random order
-    5 reveal        I      16 bytes, ascending; a reveal of nothing is one message of no items
+    5 reveal        I      12 bytes, ascending; a reveal of nothing is one message of no items
+    6 confirm       both
+    7 ack           R      only where the answers wait until all blinded items have come
+    8 cells         R      16 bytes: the seed u64 and 8 zero bytes, then the cells of the store (see `okvs`)
+    9 resume        I      the link was lost: asks to go on
+    10 resumed      R      the answer; everything after it carries the new attempt number
 
 Every length is checked before anything is made of the bytes; positions count up without a gap, so a message that is
-lost, repeated or moved is noticed.
+lost, repeated or moved is noticed. After a resume, messages of an earlier attempt are dropped unread. Where there are
+no items at all, the one empty message that says so counts as one in a resume and a resumed.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 
-from gmpy2 import mpz
-
-from psi.elements import unpack
 from psi.errors import BadArgument, BadMessage, WrongRole
-from psi.hashing import RUN_BYTES, run_id, width_of
-from psi.rsa import KEY_PROOF_ROOTS, MAX_KEY_BITS, PublicKey
+from psi.hashing import RUN_BYTES, run_id
+from psi.oprf import ECDH, RSA
 
 MAX_CHUNK = 16384
 """Items in one message. With the longest key that is 32 MiB."""
 MAX_IDS = 10**10
 """Ids of one party: more than people on earth. A larger count is a wrong number, not a table."""
-MAX_MESSAGE_BYTES = 64 + MAX_CHUNK * MAX_KEY_BITS // 8
+MAX_MESSAGE_BYTES = 1 << 26
+MAX_ATTEMPT = 255
+CONFIRM_BYTES = 32
 
-_VERSION = 1
-_HEADER = struct.Struct(f">BB{RUN_BYTES}s")
-_OFFER = struct.Struct(f">B{RUN_BYTES}sQIH")
+_VERSION = 2
+_HEADER = struct.Struct(f">BBB{RUN_BYTES}s")
+_OFFER = struct.Struct(f">BBBB{RUN_BYTES}sQ")
 _CHUNK = struct.Struct(">QQ")
+_TWO = struct.Struct(">QQ")
+_ACK = struct.Struct(">Q")
+_CONFIRM = struct.Struct(f">Q{CONFIRM_BYTES}s")
+_PROTOCOL_CODES = {RSA: 1, ECDH: 2}
+NO_RUN = bytes(RUN_BYTES)
+"""In place of the run id before it is known."""
 
 
 class Side(IntEnum):
@@ -52,25 +67,100 @@ class Side(IntEnum):
 class Kind(IntEnum):
     """What a message is."""
 
-    KEY_OFFER = 1
+    OFFER = 1
     BLINDED = 2
-    SIGNED = 3
+    ANSWERS = 3
     TAGS = 4
     REVEAL = 5
+    CONFIRM = 6
+    ACK = 7
+    CELLS = 8
+    RESUME = 9
+    RESUMED = 10
+
+
+class Reveal(str, Enum):
+    """Who learns what at the end of a run."""
+
+    BOTH = "both"
+    """Both parties learn which of their ids are shared (the responder: those that the initiator chooses)."""
+    INITIATOR = "initiator"
+    """Only the initiator learns which."""
+    CARDINALITY = "cardinality"
+    """Both learn how many are shared, nobody which. Needs `ecdh`."""
+
+
+_REVEAL_CODES = {Reveal.BOTH: 1, Reveal.INITIATOR: 2, Reveal.CARDINALITY: 3}
 
 
 @dataclass(frozen=True)
-class KeyOffer:
-    """Responder to initiator, first: the key, its proof and how many ids the responder has."""
+class Terms:
+    """What both parties must have chosen alike."""
 
-    key: PublicKey
-    roots: Sequence[mpz]
-    count: int
+    protocol: str
+    reveal: Reveal
+    joint: bool
+
+    def __str__(self) -> str:
+        return f"protocol={self.protocol!r}, reveal={self.reveal.value!r}, joint={self.joint}"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Responder to initiator, first: the terms, the public part and how many ids the responder has."""
+
+    terms: Terms
     nonce: bytes
+    count: int
+    public: bytes
 
 
-def open_message(message: bytes, reader: Side) -> tuple[Kind, bytes, bytes]:
-    """Split a message into (kind, run id, body).
+@dataclass(frozen=True)
+class Envelope:
+    """A message, opened."""
+
+    kind: Kind
+    attempt: int
+    run: bytes
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Puts our messages of one run and one attempt into bytes."""
+
+    side: Side
+    run: bytes = NO_RUN
+    attempt: int = 0
+
+    def offer(self, offer: Offer) -> bytes:
+        """An offer."""
+        terms = offer.terms
+        codes = _VERSION, _PROTOCOL_CODES[terms.protocol], _REVEAL_CODES[terms.reveal], int(terms.joint)
+        return self._head(Kind.OFFER) + _OFFER.pack(*codes, offer.nonce, offer.count) + offer.public
+
+    def chunk(self, kind: Kind, position: int, total: int, items: bytes) -> bytes:
+        """One message of items; `position` is that of the first, `total` counts all of the run."""
+        return self._head(kind) + _CHUNK.pack(position, total) + items
+
+    def ack(self, received: int) -> bytes:
+        """An ack."""
+        return self._head(Kind.ACK) + _ACK.pack(received)
+
+    def confirm(self, count: int, digest: bytes) -> bytes:
+        """A confirm."""
+        return self._head(Kind.CONFIRM) + _CONFIRM.pack(count, digest)
+
+    def pair(self, kind: Kind, first: int, second: int) -> bytes:
+        """A resume or a resumed."""
+        return self._head(kind) + _TWO.pack(first, second)
+
+    def _head(self, kind: Kind) -> bytes:
+        return _HEADER.pack(self.side, kind, self.attempt, self.run)
+
+
+def open_message(message: bytes, reader: Side) -> Envelope:
+    """Split a message.
 
     Raises:
         WrongRole: the reader's own side wrote it.
@@ -80,7 +170,7 @@ def open_message(message: bytes, reader: Side) -> tuple[Kind, bytes, bytes]:
         raise BadMessage("a message is not bytes; expected what the peer's run gave. Hand over the bytes unchanged.")
     if not _HEADER.size <= len(message) <= MAX_MESSAGE_BYTES:
         raise _malformed(f"{len(message)} bytes long", f"{_HEADER.size} to {MAX_MESSAGE_BYTES}")
-    side, kind, run = _HEADER.unpack_from(message)
+    side, kind, attempt, run = _HEADER.unpack_from(message)
     if side == reader:
         raise WrongRole(
             f"a message of the {reader.name.lower()} came to the {reader.name.lower()}; expected one of the other "
@@ -89,53 +179,65 @@ def open_message(message: bytes, reader: Side) -> tuple[Kind, bytes, bytes]:
     if side not in Side.__members__.values():
         raise _malformed("of no known side", "the initiator's or the responder's mark")
     if kind not in Kind.__members__.values():
-        raise _malformed(f"of kind {kind}", "a kind of 1 to 5")
-    return Kind(kind), run, message[_HEADER.size :]
+        raise _malformed(f"of kind {kind}", f"a kind of 1 to {max(Kind)}")
+    return Envelope(Kind(kind), attempt, run, message[_HEADER.size :])
 
 
-def write_key_offer(offer: KeyOffer, run: bytes) -> bytes:
-    """A key offer as bytes."""
-    width = offer.key.width
-    fixed = _OFFER.pack(_VERSION, offer.nonce, offer.count, int(offer.key.e), width)
-    numbers = b"".join(bytes(each.to_bytes(width, "big")) for each in (offer.key.n, *offer.roots))
-    return _HEADER.pack(Side.RESPONDER, Kind.KEY_OFFER, run) + fixed + numbers
-
-
-def read_key_offer(body: bytes, run: bytes, task: str, session: bytes) -> KeyOffer:
-    """The bytes of a key offer; whether the key may be used is not judged here.
+def read_offer(envelope: Envelope, terms: Terms, task: str, session: bytes) -> Offer:
+    """The bytes of an offer; whether its public part may be used is not judged here.
 
     Raises:
-        BadMessage: it is malformed, of another version, or of another task or session.
-        BadElement: a root is not in 2..n-2.
+        BadMessage: it is malformed, of another version, on other terms, or of another task or session.
     """
+    body = envelope.body
     if not body or body[0] != _VERSION:
         raise _malformed("of another version", f"version {_VERSION}. Both parties need the same release")
     if len(body) < _OFFER.size:
-        raise _malformed("too short for a key offer", "its fixed fields")
-    _, nonce, count, e, width = _OFFER.unpack_from(body)
-    if not 1 <= width <= MAX_KEY_BITS // 8 or len(body) != _OFFER.size + (1 + KEY_PROOF_ROOTS) * width:
-        raise _malformed("not as long as its key says", f"a modulus and {KEY_PROOF_ROOTS} roots")
-    if not 1 <= count <= MAX_IDS:
-        raise _malformed("a key offer for an impossible number of ids", f"1 to {MAX_IDS}")
-    if run != run_id(task, session, nonce):
+        raise _malformed("too short for an offer", "its fixed fields")
+    _, protocol, reveal, joint, nonce, count = _OFFER.unpack_from(body)
+    protocols = {code: name for name, code in _PROTOCOL_CODES.items()}
+    reveals = {code: each for each, code in _REVEAL_CODES.items()}
+    if protocol not in protocols or reveal not in reveals or joint > 1:
+        raise _malformed("an offer on unknown terms", "a known protocol and reveal")
+    offered = Terms(protocols[protocol], reveals[reveal], bool(joint))
+    if offered != terms:
+        raise BadMessage(f"the responder offers {offered}; expected {terms}. Give both parties the same arguments.")
+    if count > MAX_IDS:
+        raise _malformed("an offer for an impossible number of ids", f"0 to {MAX_IDS}")
+    if envelope.run != run_id(terms.protocol, task, session, nonce):
         raise BadMessage(
-            "the key offer belongs to another task or session; expected this one. "
+            "the offer belongs to another task or session; expected this one. "
             "Check that both parties gave the same task and session, then start a new run."
         )
-    modulus = mpz.from_bytes(body[_OFFER.size : _OFFER.size + width], "big")
-    if width_of(modulus) != width:
-        raise _malformed("a key offer whose modulus starts with a zero byte", "the shortest spelling")
-    return KeyOffer(PublicKey(modulus, mpz(e)), unpack(body[_OFFER.size + width :], modulus), count, nonce)
+    return Offer(offered, nonce, count, body[_OFFER.size :])
 
 
-def write_chunk(side: Side, kind: Kind, run: bytes, position: int, total: int, items: bytes) -> bytes:
-    """One message of items; `position` is that of the first, `total` counts all of the run."""
-    return _HEADER.pack(side, kind, run) + _CHUNK.pack(position, total) + items
+def read_ack(body: bytes) -> int:
+    """The number in an ack."""
+    return int(_exactly(_ACK, body, "an ack")[0])
 
 
-def chunk_ranges(total: int, size: int) -> Iterator[range]:
-    """The positions of each chunk in turn: 0..size-1, size..2·size-1, …"""
-    return (range(start, min(start + size, total)) for start in range(0, total, size))
+def read_confirm(body: bytes) -> tuple[int, bytes]:
+    """(number of shared ids, digest)."""
+    count, digest = _exactly(_CONFIRM, body, "a confirm")
+    return int(count), bytes(digest)
+
+
+def read_pair(body: bytes, what: str) -> tuple[int, int]:
+    """The two numbers of a resume or a resumed."""
+    first, second = _exactly(_TWO, body, what)
+    return int(first), int(second)
+
+
+def _exactly(layout: struct.Struct, body: bytes, what: str) -> tuple[int | bytes, ...]:
+    if len(body) != layout.size:
+        raise _malformed(f"{what} of {len(body)} bytes", f"{layout.size}")
+    return layout.unpack(body)
+
+
+def chunk_ranges(total: int, size: int, start: int = 0) -> Iterator[range]:
+    """The positions of each chunk in turn, from `start` on: 0..size-1, size..2·size-1, …"""
+    return (range(at, min(at + size, total)) for at in range(start, total, size))
 
 
 def check_chunk_size(chunk: int) -> None:
@@ -170,11 +272,18 @@ class ChunkReader:
         """How many were declared; None before the first message."""
         self.done = 0
         """How many came."""
+        self.begun = False
+        """Whether a message came, be it one of no items."""
 
     @property
     def complete(self) -> bool:
         """Whether all declared items came."""
         return self.done == self.total
+
+    @property
+    def mark(self) -> int:
+        """Where a resumed run goes on: how many came; the one message of a run of none counts as one."""
+        return self.done or int(self.begun)
 
     def take(self, body: bytes) -> tuple[int, bytes]:
         """Split the body of one message into (position of its first item, its items' bytes).
@@ -201,6 +310,7 @@ class ChunkReader:
             raise _malformed(f"a message of {count} of {self._what}", f"1 to {min(MAX_CHUNK, total - position)}")
         self.total = total
         self.done += count
+        self.begun = True
         return position, body[_CHUNK.size :]
 
 

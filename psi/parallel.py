@@ -1,59 +1,100 @@
-"""The same function over many numbers, on several cores.
+"""The same work on several cores: threads, processes, or an executor that the caller brings.
 
-gmpy2 lets go of Python's global lock inside a power when its context says so, and each thread has its own context;
-so plain threads do: no second process, and the key is not copied anywhere.
+Which of them is measured, not believed: RSA powers let go of Python's lock for a millisecond or more at a time, so
+threads do, and the key is copied nowhere. Hashing to a curve and multiplying there holds the lock for most of its
+time: two threads were no quicker than one, two processes were; so `ecdh` takes processes. These are started afresh
+("spawn"), so a script that asks for them needs the usual `if __name__ == "__main__":`.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
-import gmpy2
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from psi.errors import BadArgument
 
 T = TypeVar("T")
-U = TypeVar("U")
 
+LEAST_SLICE = 64
+"""Items that one piece of work has at least: fewer are not worth the way to a worker."""
 _SLICES_PER_WORKER = 4
 """More than one, so that a core that is busy with something else does not hold up the rest."""
+_DEADLINE_S = 600.0
+"""For one piece of work, where the executor is not ours: a cluster that lost its workers must not hang a party."""
 
 
 class Workers:
-    """A number of threads for powers, started at the first use.
+    """Where the work of a run is done; started at the first use.
 
     Args:
-        count: how many; None takes one for each core that the machine has. With 1 the calling thread does the work.
+        count: how many threads or processes; None takes one thread for each core, or, where it would take processes,
+            works in the calling thread. With 1 the calling thread does the work.
+        executor: any `concurrent.futures.Executor` to use instead, such as that of a dask cluster
+            (`Client.get_executor()`); it is not shut down. The secrets of the run are sent to it, so it has to
+            belong to this party.
+        processes: whether the work holds Python's lock.
 
     Raises:
-        BadArgument: the count is not a whole number of 1 or more.
+        BadArgument: the count is not a whole number of 1 or more, or the executor is none.
     """
 
-    def __init__(self, count: int | None = None) -> None:
+    def __init__(self, count: int | None = None, *, executor: Executor | None = None, processes: bool = False) -> None:
         if count is not None and (not isinstance(count, int) or count < 1):
-            raise BadArgument(f"workers is {count!r}; expected a whole number of 1 or more, or None for all cores.")
-        self.count = count or os.cpu_count() or 1
-        self._pool: ThreadPoolExecutor | None = None
+            raise BadArgument(f"workers is {count!r}; expected a whole number of 1 or more, or None for the usual.")
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise BadArgument("the executor has no submit(); expected a concurrent.futures.Executor.")
+        self._processes = processes
+        self._given = executor
+        self._own: Executor | None = None
+        if executor is not None:
+            self.count = count or getattr(executor, "_max_workers", None) or _cores()
+        else:
+            self.count = count or (1 if processes else _cores())
 
-    def map(self, function: Callable[[T], U], items: Sequence[T]) -> list[U]:
-        """The function's results, in the order of the items; an exception in one is raised here."""
-        if self.count == 1 or len(items) < 2:
-            return [function(each) for each in items]
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.count, "psi", initializer=_share_the_lock)
-        size = -(-len(items) // (self.count * _SLICES_PER_WORKER))
-        slices = [items[start : start + size] for start in range(0, len(items), size)]
-        return [result for part in self._pool.map(lambda some: [function(x) for x in some], slices) for result in part]
+    def slices(self, total: int) -> list[slice]:
+        """How `total` items are to be cut into pieces of work."""
+        if self._inline(total):
+            return [slice(0, total)]
+        size = max(LEAST_SLICE, -(-total // (self.count * _SLICES_PER_WORKER)))
+        size = -(-size // 8) * 8  # whole groups of eight for the engine that takes eight at a time
+        return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+    def starmap(self, function: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
+        """The function's results, in the order of the arguments; an exception in one is raised here."""
+        if len(arguments) == 1 and self._given is None:
+            return [function(*arguments[0])]
+        pool = self._given or self._started()
+        futures = [pool.submit(function, *each) for each in arguments]
+        try:
+            return [future.result(timeout=_DEADLINE_S) for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
 
     def close(self) -> None:
-        """Let the threads end; does not wait for them. May be called more than once."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        """Let the threads or processes end; does not wait for them. May be called more than once."""
+        if self._own is not None:
+            self._own.shutdown(wait=False, cancel_futures=True)
+            self._own = None
+
+    def _inline(self, total: int) -> bool:
+        return self._given is None and (self.count == 1 or total < 2 * LEAST_SLICE)
+
+    def _started(self) -> Executor:
+        if self._own is None:
+            if self._processes:
+                self._own = ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"))
+            else:
+                self._own = ThreadPoolExecutor(self.count, "psi")
+        return self._own
 
 
-def _share_the_lock() -> None:
-    gmpy2.get_context().allow_release_gil = True
+def _cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The mathematics of the run: blind RSA signatures.
+"""The mathematics of the run with `protocol="rsa"`: blind signatures as an oblivious function.
 
 The responder holds n = p·q, e public, d private. H is the hash to the group, T the hash to a tag (see `hashing`);
 x is an id of the initiator, z one of the responder.
@@ -24,20 +24,26 @@ another (its square, say), quotients of the y would depend on the ids alone and 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from typing import Any, ClassVar
 
 import gmpy2
 from cryptography.hazmat.primitives.asymmetric import rsa
 from gmpy2 import mpz
 
-from psi.entropy import Source, below
-from psi.errors import BadArgument, ComputeFault, WeakKey
-from psi.hashing import RunHash, width_of
+from psi import engines
+from psi.engines import RsaNumbers, RsaPower
+from psi.errors import BadArgument, BadElement, BadMessage, ComputeFault, WeakKey
+from psi.hashing import Context
+from psi.modular import as_numbers, check_range, check_units, full_domain, inverses, pack, unpack, width_of
 
 MIN_KEY_BITS = 2048
 """112-bit security, NIST SP 800-57 part 1, table 2."""
+RECOMMENDED_KEY_BITS = 3072
+"""128-bit security, the same table."""
 MAX_KEY_BITS = 16384
 """What OpenSSL still accepts; a longer modulus only keeps the peer busy."""
 EXPONENT = 65537
@@ -47,11 +53,12 @@ MAX_EXPONENT_BITS = 32
 KEY_PROOF_ROOTS = 8
 """Roots in a key offer: 65537^-8 is 2^-128."""
 _TRIAL_LIMIT = 1 << 16
+_OFFER = struct.Struct(">IH")
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """The responder's modulus and public exponent, as numbers; `check_public_key` says whether to use them."""
+    """The responder's modulus and public exponent; `check_public_key` says whether to use them."""
 
     n: mpz
     e: mpz
@@ -61,66 +68,29 @@ class PublicKey:
         """Bytes of one element."""
         return width_of(self.n)
 
+    def to_bytes(self) -> bytes:
+        """e u32 | width u16 | n, `width` bytes."""
+        return _OFFER.pack(int(self.e), self.width) + pack([self.n], self.width)
 
-@dataclass(frozen=True)
-class PrivateKey:
-    """The responder's key: the primes and what follows from them. Never sent, never shown by `repr`.
 
-    What is constant-time and what is not: the two powers modulo p and q use GMP's `mpz_powm_sec`, whose time and
-    memory accesses depend only on the sizes of its arguments (about 13 % slower than the plain power at 2048 bits). The
-    reductions modulo p and q, the recombination, the check of the result and everything in Python around them are
-    not constant-time, so somebody who can time single powers on the responder's own machine may still learn
-    something. Python cannot wipe the numbers from memory; a run only drops its reference.
+def numbers_from_primes(p: int, q: int, e: int = EXPONENT) -> RsaNumbers:
+    """Put a key together from its primes. Does not judge their strength.
+
+    Raises:
+        ValueError: e has no inverse modulo p-1 or q-1, so there is no private exponent.
     """
+    return RsaNumbers(int(p * q), int(e), int(p), int(q), pow(e, -1, p - 1), pow(e, -1, q - 1), pow(q, -1, p))
 
-    public: PublicKey
-    p: mpz = field(repr=False)
-    q: mpz = field(repr=False)
-    d_p: mpz = field(repr=False)
-    d_q: mpz = field(repr=False)
-    q_inverse: mpz = field(repr=False)
 
-    @classmethod
-    def from_primes(cls, p: int, q: int, e: int = EXPONENT) -> PrivateKey:
-        """Put a key together from its primes. Does not judge their strength.
+def generate(bits: int) -> RsaNumbers:
+    """Make a new key with the system's randomness.
 
-        Raises:
-            ValueError: e has no inverse modulo p-1 or q-1, so there is no private exponent.
-        """
-        p, q, e = mpz(p), mpz(q), mpz(e)
-        try:
-            inverses = gmpy2.invert(e, p - 1), gmpy2.invert(e, q - 1), gmpy2.invert(q, p)
-        except ZeroDivisionError:
-            raise ValueError("these primes and this exponent do not make a key") from None
-        return cls(PublicKey(p * q, e), p, q, *inverses)
-
-    @classmethod
-    def generate(cls, bits: int = MIN_KEY_BITS) -> PrivateKey:
-        """Make a new key with the system's randomness.
-
-        Raises:
-            BadArgument: `bits` is not a multiple of 8 from 2048 to 16384.
-        """
-        check_key_bits(bits)
-        numbers = rsa.generate_private_key(public_exponent=EXPONENT, key_size=bits).private_numbers()
-        return cls.from_primes(numbers.p, numbers.q)
-
-    def power(self, element: mpz) -> mpz:
-        """element^d mod n, by the Chinese remainder theorem, checked before it is given out.
-
-        Raises:
-            ComputeFault: the result does not verify. Sent to the peer it would give p away (Boneh, DeMillo and Lipton,
-                "On the importance of checking cryptographic protocols for faults", 1997).
-        """
-        power_p = gmpy2.powmod_sec(element % self.p, self.d_p, self.p)
-        power_q = gmpy2.powmod_sec(element % self.q, self.d_q, self.q)
-        result = power_q + self.q * ((power_p - power_q) * self.q_inverse % self.p)
-        if not verifies(self.public, element, result):
-            raise ComputeFault(
-                "a private power does not verify and was not sent; expected result^e = element. "
-                "Check this machine's memory and processor, then start a new run."
-            )
-        return result
+    Raises:
+        BadArgument: `bits` is not a multiple of 8 from 2048 to 16384.
+    """
+    check_key_bits(bits)
+    numbers = rsa.generate_private_key(public_exponent=EXPONENT, key_size=bits).private_numbers()
+    return numbers_from_primes(numbers.p, numbers.q)
 
 
 def check_key_bits(bits: int) -> None:
@@ -159,61 +129,189 @@ def check_public_key(key: PublicKey) -> None:
         raise _weak("its modulus is prime", "a product of two large primes")
 
 
-def prove_key(key: PrivateKey, run_hash: RunHash) -> list[mpz]:
-    """The roots that show that e permutes the units modulo n; see the header."""
-    return [key.power(run_hash.proof_element(index)) for index in range(KEY_PROOF_ROOTS)]
+class _Portable:
+    """Goes to other processes without what an engine keeps: that is made again there."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]  # both users are dataclasses
 
 
-def check_key_proof(key: PublicKey, run_hash: RunHash, roots: Sequence[mpz]) -> None:
-    """Refuse a key whose roots do not show that blinding under it hides the ids.
+@dataclass(frozen=True)
+class RsaHolder(_Portable):
+    """The responder's side: holds the key. Every power is checked before it is given out.
 
-    Raises:
-        WeakKey: a root is missing or is not one.
+    What is constant-time and what is not: see the docstring of the engine. The reductions, the hash of an id and
+    everything in Python around them are not constant-time, so somebody who can time single powers on the responder's
+    own machine may still learn something. Python cannot wipe the numbers from memory; a run drops its references.
+
+    Args:
+        context: of this run; its public part is the key, then its 8 roots, each of the key's width.
+        numbers: the key.
+        engine: which arithmetic; None takes the fastest.
     """
-    shown = len(roots) == KEY_PROOF_ROOTS and all(
-        verifies(key, run_hash.proof_element(index), root) for index, root in enumerate(roots)
-    )
-    if not shown:
-        raise _weak("its proof does not hold", f"{KEY_PROOF_ROOTS} roots of numbers hashed from this key and run")
+
+    spot_checks: ClassVar[int] = 0
+
+    context: Context
+    numbers: RsaNumbers
+    engine: str | None = None
+
+    @classmethod
+    def fresh(
+        cls, task: str, session: bytes, *, bits: int, numbers: RsaNumbers | None = None, engine: str | None = None
+    ) -> RsaHolder:
+        """A holder of a new key (or, in known-answer tests, of the given one)."""
+        numbers = numbers or generate(bits)
+        key = PublicKey(mpz(numbers.n), mpz(numbers.e)).to_bytes()
+        bare = cls(Context("rsa", task, session, key), numbers, engine)
+        roots = bare.answer(b"".join(proof_elements(bare.context, numbers.n)))
+        return cls(Context("rsa", task, session, key + roots), numbers, engine)
+
+    @property
+    def width(self) -> int:
+        """Bytes of one element."""
+        return self.numbers.width
+
+    def check(self, elements: bytes, first: int) -> None:
+        """See `Holder`: each is in 2..n-2 and shares no factor with n."""
+        check_units(unpack(elements, mpz(self.numbers.n), first), mpz(self.numbers.n), first)
+
+    def answer(self, elements: bytes) -> bytes:
+        """See `Holder`.
+
+        Raises:
+            ComputeFault: a power does not verify. Sent to the peer it could give p away (Boneh, DeMillo and Lipton,
+                "On the importance of checking cryptographic protocols for faults", 1997).
+        """
+        results = self._private(elements)
+        if not self._private.verifies and self._public(results) != elements:
+            raise ComputeFault(
+                "a private power does not verify and was not sent; expected result^e = element. "
+                "Check this machine's memory and processor, then start a new run."
+            )
+        return results
+
+    def powers(self, ids: Sequence[str]) -> bytes:
+        """See `Holder`."""
+        elements = full_domain(ids, self.context.derive("element"), mpz(self.numbers.n))
+        return self.answer(pack(elements, self.width))
+
+    @cached_property
+    def _private(self) -> RsaPower:
+        return engines.rsa_private(self.numbers, self.engine)
+
+    @cached_property
+    def _public(self) -> RsaPower:
+        return engines.rsa_public(self.numbers.n, self.numbers.e, self.engine)
 
 
-def verifies(key: PublicKey, element: mpz, power: mpz) -> bool:
-    """Whether power^e = element (mod n), that is: power = element^d. All numbers here are public to both roles."""
-    return bool(gmpy2.powmod(power, key.e, key.n) == element)
+@dataclass(frozen=True)
+class RsaAsker(_Portable):
+    """The initiator's side, under a checked key.
 
-
-def blind(key: PublicKey, element: mpz, source: Source) -> tuple[mpz, mpz]:
-    """Hide a group element behind a fresh uniform unit r.
-
-    Not constant-time: r is the base of a plain power with the public exponent.
-
-    Returns:
-        (element · r^e mod n, r)
-
-    Raises:
-        WeakKey: the element itself shares a factor with n, which a good key makes impossible in practice.
+    Args:
+        context: of this run.
+        n: the responder's modulus.
+        e: its public exponent.
+        engine: which arithmetic; None takes the fastest.
     """
-    while True:
-        factor = below(key.n, source)
-        blinded = element * gmpy2.powmod(factor, key.e, key.n) % key.n
-        if gmpy2.gcd(blinded, key.n) == 1:  # then both are units; one gcd tells for the two
-            return blinded, factor
-        if gmpy2.gcd(element, key.n) != 1:
-            raise _weak("an id hashes to a number that shares a factor with its modulus", "large factors only")
+
+    spot_checks: ClassVar[Sequence[tuple[bytes, bytes]]] = ()  # every answer is verified
+
+    context: Context
+    n: int
+    e: int
+    engine: str | None = None
+
+    @classmethod
+    def fresh(cls, public: bytes, task: str, session: bytes, *, engine: str | None = None) -> RsaAsker:
+        """Take the responder's key.
+
+        Raises:
+            BadMessage: its bytes are malformed.
+            BadElement: a root is not in 2..n-2.
+            WeakKey: it is short, malformed, or does not prove that blinding under it hides the ids.
+        """
+        key, roots = _read_key(public)
+        check_public_key(key)
+        unpack(roots, key.n)
+        plain = Context("rsa", task, session, key.to_bytes())
+        power = engines.rsa_public(int(key.n), int(key.e), engine)
+        if power(roots) != b"".join(proof_elements(plain, int(key.n))):
+            raise _weak("its proof does not hold", f"{KEY_PROOF_ROOTS} roots of numbers hashed from this key and run")
+        return cls(Context("rsa", task, session, public), int(key.n), int(key.e), engine)
+
+    @property
+    def width(self) -> int:
+        """Bytes of one element."""
+        return (self.n.bit_length() + 7) // 8
+
+    @property
+    def entropy(self) -> int:
+        """Random bytes for one id: 128 bits more than n has, so that r is within 2^-128 of uniform."""
+        return self.width + 16
+
+    def blind(self, ids: Sequence[str], randomness: bytes) -> tuple[bytes, bytes]:
+        """See `Asker`: (H(x) · r^e, r) for each id.
+
+        Not constant-time: r is the base of a plain power with the public exponent.
+        """
+        n, width, size = mpz(self.n), self.width, self.entropy
+        factors = [mpz.from_bytes(randomness[at : at + size], "big") % n for at in range(0, len(randomness), size)]
+        packed = pack(factors, width)
+        hidden = as_numbers(self._power(packed), width)
+        elements = full_domain(ids, self.context.derive("element"), n)
+        blinded = [element * factor % n for element, factor in zip(elements, hidden, strict=True)]
+        try:
+            check_units(blinded, n, 0)
+        except BadElement:
+            raise _weak("an id or a random number shares a factor with its modulus", "large factors only") from None
+        return pack(blinded, width), packed
+
+    def check_answers(self, answers: bytes, first: int) -> None:
+        """See `Asker`: each is in 2..n-2."""
+        check_range(answers, mpz(self.n), first)
+
+    def unblind(self, elements: bytes, secrets: bytes, answers: bytes, first: int) -> bytes:
+        """See `Asker`: s^e must be y, then u = s / r."""
+        n, width = mpz(self.n), self.width
+        signed = self._power(answers)
+        if signed != elements:
+            wrong = next(
+                at for at in range(0, len(elements), width) if signed[at : at + width] != elements[at : at + width]
+            )
+            raise BadElement(
+                f"signature {first + wrong // width} of the responder does not verify; expected the power of the "
+                "element in its place. End the run: the responder is faulty or its messages are changed on the way."
+            )
+        results = zip(as_numbers(answers, width), inverses(as_numbers(secrets, width), n), strict=True)
+        return pack((answer * inverse % n for answer, inverse in results), width)
+
+    @cached_property
+    def _power(self) -> RsaPower:
+        return engines.rsa_public(self.n, self.e, self.engine)
 
 
-def unblind(key: PublicKey, signed: Sequence[mpz], factors: Sequence[mpz]) -> list[mpz]:
-    """signed / r mod n for each pair, with one inversion for all (Montgomery's trick, 1987); each r is a unit."""
-    partial = [mpz(1)]  # partial[i] = r_0 · … · r_(i-1)
-    for factor in factors:
-        partial.append(partial[-1] * factor % key.n)
-    inverse = gmpy2.invert(partial[-1], key.n)  # 1 / (r_0 · … · r_i), from the last i down
-    results = []
-    for index in range(len(factors) - 1, -1, -1):
-        results.append(signed[index] * inverse % key.n * partial[index] % key.n)
-        inverse = inverse * factors[index] % key.n
-    results.reverse()
-    return results
+def proof_elements(context: Context, n: int) -> list[bytes]:
+    """The elements whose roots a key offer shows, each of n's width, hashed from the key, the task and the session."""
+    labels = [f"root {index}" for index in range(KEY_PROOF_ROOTS)]
+    return [pack([each], width_of(mpz(n))) for each in full_domain(labels, context.derive("key proof"), mpz(n))]
+
+
+def _read_key(public: bytes) -> tuple[PublicKey, bytes]:
+    if len(public) < _OFFER.size:
+        raise _malformed("is too short", "an exponent, a modulus and its proof")
+    e, width = _OFFER.unpack_from(public)
+    if not 1 <= width <= MAX_KEY_BITS // 8 or len(public) != _OFFER.size + (1 + KEY_PROOF_ROOTS) * width:
+        raise _malformed("is not as long as it says", f"a modulus and {KEY_PROOF_ROOTS} roots")
+    n = mpz.from_bytes(public[_OFFER.size : _OFFER.size + width], "big")
+    if width_of(n) != width:
+        raise _malformed("has a modulus that starts with a zero byte", "the shortest spelling")
+    return PublicKey(n, mpz(e)), public[_OFFER.size + width :]
+
+
+def _malformed(what: str, expected: str) -> BadMessage:
+    return BadMessage(f"the responder's key {what}; expected {expected}. End the run: the peer is faulty.")
 
 
 def _weak(fault: str, expected: str) -> WeakKey:

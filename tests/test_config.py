@@ -18,6 +18,10 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "notice_every_s": ("30", 30.0),
     "max_message_bytes": ("1048576", 1048576),
     "psi_key_bits": ("3072", 3072),
+    "psi_protocol": ("ecdh", "ecdh"),
+    "psi_pairwise": ("yes", True),
+    "psi_workers": ("4", 4),
+    "psi_engine": ("gmpy2", "gmpy2"),
     "progress": ("json", "json"),
 }
 """field -> (text of its variable, value)."""
@@ -33,6 +37,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         notice_every_s=5.0,
         max_message_bytes=2**30,
         psi_key_bits=2048,
+        psi_protocol="rsa",
+        psi_pairwise=False,
+        psi_workers=0,
+        psi_engine="fastest",
         progress="auto",
     )
 

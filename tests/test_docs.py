@@ -19,6 +19,7 @@ import pytest
 import typer.main
 
 import heterofed.errors
+import psi.cli
 from heterofed import (
     AlignmentError,
     CollaboratorScheduler,
@@ -144,7 +145,7 @@ def test_the_two_processes_of_the_quickstart_train(tmp_path: Path, monkeypatch: 
 def commands(first_word: str) -> Iterator[tuple[str, list[str], bool]]:
     """Yield where it stands, the words, and whether it is whole, for every command in shell blocks and in prose."""
     for name in NAMES:
-        for block in blocks(name, "bash", "console", "shell"):
+        for block in blocks(name, "bash", "console", "shell", "sh"):
             for number, line in enumerate(block.text.splitlines(), start=block.line + 1):
                 for part in re.split(r"&&|;", line.split("#")[0]):
                     if part.strip().startswith(first_word + " "):
@@ -201,12 +202,22 @@ def check_demo(words: list[str], where: str) -> None:
         assert end.code == 0, f"{where}: the demo does not take {words}"
 
 
+def check_psi(words: list[str], where: str) -> None:
+    try:
+        psi.cli._parser().parse_args(words or ["--help"])
+    except SystemExit as end:
+        assert end.code == 0, f"{where}: python -m psi does not take {words}"
+
+
 def test_every_script_that_is_called_is_there_with_its_options() -> None:
     known = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', text_of("demos/mnist_split/options.py")))
     written = {found for name in NAMES for found in re.findall(r"^# (\w+\.py)$", text_of(name), re.MULTILINE)}
     seen = set()
 
     for where, words, _ in commands("python"):
+        if words[:2] == ["-m", "psi"]:
+            check_psi(words[2:], where)
+            continue
         script = words[0]
         assert (ROOT / script).is_file() or script in written, f"{where}: there is no {script}"
         if script.startswith("demos/mnist_split/"):
@@ -267,6 +278,8 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
         written = cells[2].strip("`")
         if isinstance(default, Path):
             assert Path(written).expanduser() == default
+        elif isinstance(default, bool):
+            assert {"yes": True, "no": False}[written] is default
         else:
             assert type(default)(written) == default
 
@@ -392,3 +405,13 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         new |= {(page.parent / each).resolve() for each in links} - reached
 
     assert reached >= set(PAGES)
+
+
+def test_every_test_that_the_page_of_attacks_names_is_there() -> None:
+    known = set()
+    for path in (ROOT / "tests" / "psi").glob("test_*.py"):
+        known |= set(re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"`(test_\w+)`", text_of("docs/psi-attacks.md")))
+
+    assert len(named) > 100
+    assert not named - known

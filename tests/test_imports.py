@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "heterofed.protocol": {"heterofed.errors", "heterofed.frames.messages"},
     "heterofed.wire": {"heterofed.errors", "heterofed.config"},
     "heterofed.tasks": {"heterofed.errors", "heterofed.config", "heterofed.files"},
-    "heterofed.features": {"heterofed.errors"},
+    "heterofed.features": {"heterofed.errors", "heterofed.files"},
     "heterofed.grads": {"heterofed.errors"},
     "heterofed.training": {"heterofed.errors", "heterofed.files"},
     "heterofed.metrics": {"heterofed.errors", "heterofed.files"},

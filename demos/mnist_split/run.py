@@ -260,7 +260,12 @@ class _Table:
         if event.get("kind") == "progress":
             self._rows[key] = event
         elif event.get("kind") == "matching":
-            self._rows[key] = {"phase": "matching ids", "rows": event["done"], "rows_total": event["total"]}
+            self._rows[key] = {
+                "phase": "matching ids",
+                "rows": event["done"],
+                "rows_total": event["total"],
+                "left_s": event["left_s"],
+            }
         else:
             self._console.print(f"[{key}] {event['text']}", markup=False)
 
@@ -295,7 +300,8 @@ def _parsed(line: str) -> dict[str, Any]:
 
 def _progress_line(event: dict[str, Any]) -> str:
     if event["kind"] == "matching":
-        return f"matching ids: {event['done']} of {event['total']} elements"
+        left = "" if event["left_s"] is None else f", {clock(event['left_s'])} left"
+        return f"matching ids: {event['done']} of {event['total']} elements{left}"
     if event["phase"] != "training":
         return str(event["phase"])
     loss = "" if event["loss"] is None else f", loss {event['loss']:.4f}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Set, Sized
 from typing import overload
 
@@ -66,7 +67,8 @@ def checked_ids(ids: object, source: str) -> list[str]:
         source: the method, for the text of errors.
 
     Raises:
-        AlignmentError: not a non-empty collection of unique, non-empty str. The text has counts, never ids.
+        AlignmentError: not a non-empty collection of unique, non-empty str in Unicode normal form C. The text has
+            counts, never ids.
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise AlignmentError(f"{source} returned {type(ids).__name__}", expected="a list of str")
@@ -86,6 +88,14 @@ def checked_ids(ids: object, source: str) -> list[str]:
             f"{source} returned {unwritable} of {len(found)} ids with characters that UTF-8 cannot write",
             expected="none",
             advice="Read the table with its right encoding.",
+        )
+    # PSI compares and returns normal forms: of another form it would give back a text that the user's table lacks
+    unlike = sum(1 for each in found if not each.isascii() and not unicodedata.is_normalized("NFC", each))
+    if unlike:
+        raise AlignmentError(
+            f"{source} returned {unlike} of {len(found)} ids that are not in Unicode normal form C",
+            expected="none: an accented letter written as two characters would not meet the same letter written as one",
+            advice="Apply psi.normalise_ids to the id column, in the table too.",
         )
     empty = sum(1 for each in found if not each)
     if empty:

@@ -7,11 +7,11 @@ beside the header. Which message may be said when is the table in `heterofed/pro
 from __future__ import annotations
 
 from math import prod
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Both ends of a link must speak the same version."""
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
@@ -19,6 +19,7 @@ Number: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
 Token: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Public: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Digest: TypeAlias = Annotated[bytes, Meta(max_length=32)]
 
 
@@ -71,6 +72,24 @@ class Message(Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fie
     """Base of all messages."""
 
 
+class Matching(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How the ids are matched; every party has to have chosen the same."""
+
+    protocol: Literal["rsa", "ecdh"]
+    reveal: Literal["both", "initiator", "cardinality"]
+    """Who learns what; the host is the initiator."""
+    joint: bool
+    """Whether the host learns only what all parties share; False: what it shares with each."""
+
+    def __str__(self) -> str:
+        who = {
+            "both": "every party learns which are shared",
+            "initiator": "only the host learns which are shared",
+            "cardinality": "both learn how many are shared, nobody which",
+        }
+        return f"{self.protocol}: {who[self.reveal]}{', nobody what two parties share' if self.joint else ''}"
+
+
 class CheckIn(Message, frozen=True):
     """Collaborator → host: I am here for this task. Repeated with a new nonce after a restart, until Welcome."""
 
@@ -82,6 +101,7 @@ class CheckIn(Message, frozen=True):
     """False: my feature model is frozen, send me no gradients."""
     own_batches: bool
     """True: my code chooses the batches (`iterate_*`); False: I follow the host's plan (`load_batch`)."""
+    matching: Matching
 
 
 class Welcome(Message, frozen=True):
@@ -102,6 +122,18 @@ class PsiPart(Message, frozen=True):
     """Either way: one message of the private set intersection, opaque here (see `psi/messages.py`)."""
 
     payload: Blob
+
+
+class PairingKey(Message, frozen=True):
+    """Collaborator → host: my public key of this session, for the other collaborators."""
+
+    public: Public
+
+
+class PairingKeys(Message, frozen=True):
+    """Host → collaborator: the public keys of all collaborators, in the order of `Welcome.parties` without the host."""
+
+    publics: tuple[Public, ...]
 
 
 class StillMatching(Message, frozen=True):
@@ -226,6 +258,8 @@ class Abort(Message, frozen=True):
 AnyMessage: TypeAlias = (
     CheckIn
     | Welcome
+    | PairingKey
+    | PairingKeys
     | PsiPart
     | StillMatching
     | Split

@@ -74,6 +74,7 @@ class Progress(ABC):
         self._in_round = False
         self._round_began = 0.0
         self._next_show = 0.0
+        self._matching_began: float | None = None
         self._trained_rows = 0
         self._trained_s = 0.0
 
@@ -87,10 +88,14 @@ class Progress(ABC):
         logger.info(text)
 
     def matched(self, done: int, total: int) -> None:
-        """Note how far the matching of ids is, in elements."""
-        if time.monotonic() >= self._next_show:
-            self._next_show = time.monotonic() + self.every_s
-            self.show_matching(done, total)
+        """Note how far the matching of ids is, in elements; a total of 0 is not known yet."""
+        now = time.monotonic()
+        if self._matching_began is None:
+            self._matching_began = now  # a rate needs two looks
+        elif total and now >= self._next_show:
+            self._next_show = now + self.every_s
+            per_s = done / max(now - self._matching_began, 1e-9)
+            self.show_matching(done, total, per_s, (total - done) / per_s if done else None)
 
     def begin_round(self, number: int, rounds: int | None, rows_total: int) -> None:
         """Enter a round of training over `rows_total` rows."""
@@ -139,9 +144,10 @@ class Progress(ABC):
     def draw(self, force: bool) -> None:
         """Show the snapshot; `force` marks the points that should not be skipped."""
 
-    def show_matching(self, done: int, total: int) -> None:
-        """Show how far the matching of ids is."""
-        logger.info("%s: matching ids, %d of %d elements", self.now.party, done, total)
+    def show_matching(self, done: int, total: int, per_s: float, left_s: float | None) -> None:
+        """Show how far the matching of ids is: elements done, elements a second, seconds left."""
+        left = "" if left_s is None else f", {clock(left_s)} left"
+        logger.info("%s: matching ids, %d of %d elements, %.0f a second%s", self.now.party, done, total, per_s, left)
 
     def close(self) -> None:  # noqa: B027 - only a view that holds the terminal has something to give back
         """Give the terminal back."""
@@ -153,7 +159,7 @@ class NoProgress(Progress):
     def draw(self, force: bool) -> None:
         """Nothing."""
 
-    def show_matching(self, done: int, total: int) -> None:
+    def show_matching(self, done: int, total: int, per_s: float, left_s: float | None) -> None:
         """Nothing."""
 
 
@@ -183,9 +189,9 @@ class JsonProgress(Progress):
         """Write the snapshot."""
         self._write(kind="progress", **asdict(self.now))
 
-    def show_matching(self, done: int, total: int) -> None:
+    def show_matching(self, done: int, total: int, per_s: float, left_s: float | None) -> None:
         """Write the counts."""
-        self._write(kind="matching", party=self.now.party, done=done, total=total)
+        self._write(kind="matching", party=self.now.party, done=done, total=total, per_s=per_s, left_s=left_s)
 
     def _write(self, **fields: Any) -> None:
         self._stream.write(json.dumps(fields) + "\n")
@@ -234,7 +240,7 @@ class BarProgress(Progress):
         if force:
             self._close_bar()
 
-    def show_matching(self, done: int, total: int) -> None:
+    def show_matching(self, done: int, total: int, per_s: float, left_s: float | None) -> None:
         """Move the bar of the matching; the next phase ends it."""
         if self._bar is None:
             self._open_bar("matching ids", total, " elements")

@@ -20,6 +20,8 @@ from heterofed.frames.messages import (
     Embedding,
     Gradient,
     Message,
+    PairingKey,
+    PairingKeys,
     Proceed,
     PsiPart,
     RoundClosed,
@@ -65,6 +67,8 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
     Phase.GATHERING: {(C, CheckIn): Phase.CHECKED_IN},
     Phase.CHECKED_IN: {(C, CheckIn): Phase.CHECKED_IN, (H, Welcome): Phase.MATCHING},
     Phase.MATCHING: {
+        (C, PairingKey): Phase.MATCHING,
+        (H, PairingKeys): Phase.MATCHING,
         (H, PsiPart): Phase.MATCHING,
         (C, PsiPart): Phase.MATCHING,
         (H, StillMatching): Phase.MATCHING,

@@ -28,7 +28,7 @@ from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.gathering import check_in
 from heterofed.scheduler.launch import launch
 from heterofed.scheduler.link import Link
-from heterofed.scheduler.matching import match_as_collaborator
+from heterofed.scheduler.matching import job_of, match_as_collaborator
 from heterofed.scheduler.seat import Seat, TaskResult
 from heterofed.scheduler.splitting import compare_splits, describe_split
 from heterofed.wire.transport import Transport
@@ -66,16 +66,11 @@ class CollaboratorScheduler(Scheduler):
         self._rounds_in_all = welcome.max_rounds or None
         self._patience_s = self._patience(welcome)
         seat.progress.phase("matching ids")
-        common = match_as_collaborator(
-            link,
-            ids,
-            host=self._host_key,
-            task_id=seat.task_id,
-            session=self._session_key,
-            key_bits=seat.settings.psi_key_bits,
-            timeout_s=self.data_channel_timeout[1],
-            progress=seat.progress,
+        job = job_of(seat, self._session_key, self.data_channel_timeout[1])
+        matched = match_as_collaborator(
+            link, ids, job, seat.progress, host=self._host_key, collaborators=welcome.parties[1:]
         )
+        common = matched.ids or []
         seat.progress.phase("comparing the splits")
         self._split_ids(common)
         self._agree_on_split(link)

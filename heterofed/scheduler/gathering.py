@@ -6,19 +6,33 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from heterofed.errors import ConfigError, PeerTimeout, RemoteProtocolError
-from heterofed.frames.messages import PROTOCOL_VERSION, CheckIn, Welcome
+from heterofed.frames.messages import PROTOCOL_VERSION, CheckIn, Matching, Welcome
 from heterofed.protocol.phases import Role
 from heterofed.scheduler.link import Deadline, Link
-from heterofed.scheduler.seat import HostMoved, Seat
+from heterofed.scheduler.seat import HostMoved, Reveal, Seat
 from heterofed.wire.transport import Transport
 
 
 def gather(
-    link: Link, transport: Transport, seat: Seat, *, max_rounds: int | None, calculation_timeout_s: float
+    link: Link,
+    transport: Transport,
+    seat: Seat,
+    *,
+    max_rounds: int | None,
+    calculation_timeout_s: float,
+    reveal: Reveal = "both",
 ) -> tuple[bytes, dict[str, CheckIn]]:
     """Wait for every collaborator, then welcome them all; the host's side.
 
     A collaborator that leaves before the others are there is waited for again.
+
+    Args:
+        link: to the collaborators.
+        transport: the link's.
+        seat: this party's place.
+        max_rounds: told to the collaborators.
+        calculation_timeout_s: told to the collaborators, in seconds.
+        reveal: who is to learn which ids are shared.
 
     Returns:
         The session's random token (16 bytes) and each collaborator's check-in.
@@ -26,6 +40,7 @@ def gather(
     Raises:
         PeerTimeout: not all came in time; the text names those missing.
         RemoteProtocolError: a collaborator speaks another version, or of another task or party.
+        ConfigError: a collaborator would match ids in another way.
     """
     limit = seat.settings.gather_timeout_s
     deadline = Deadline(limit, seat.clock)
@@ -52,6 +67,7 @@ def gather(
                 ),
             ) from None
         _check(check_in, peer, seat.task_id)
+        _check_matching(check_in, peer, seat.matching(reveal))
         if peer not in here:
             seat.progress.say(f"{peer} is here ({len(here) + 1} of {len(link.peers)})")
         here[peer] = check_in
@@ -86,6 +102,18 @@ def _check(check_in: CheckIn, peer: str, task_id: str) -> None:
             )
 
 
+def _check_matching(check_in: CheckIn, peer: str, ours: Matching) -> None:
+    if check_in.matching != ours:
+        raise ConfigError(
+            f"{peer} would match ids by {check_in.matching}",
+            expected=f"what the host would do ({ours})",
+            advice=(
+                "Agree on HETEROFED_PSI_PROTOCOL and HETEROFED_PSI_PAIRWISE, and on who is to learn the shared ids, "
+                "then start again."
+            ),
+        )
+
+
 def check_doors(here: Mapping[str, CheckIn], host: str, *, own_batches: bool, shuffle: bool) -> None:
     """Refuse collaborators that could not follow the host's batches.
 
@@ -117,6 +145,7 @@ def check_in(
     trainable: bool,
     own_batches: bool,
     opened: Callable[[Link, Transport], None],
+    reveal: Reveal = "both",
 ) -> tuple[Link, Welcome]:
     """Find the host, check in, wait for its welcome; a collaborator's side.
 
@@ -127,6 +156,7 @@ def check_in(
         trainable: whether this party's feature model learns.
         own_batches: whether this party's code chooses its batches.
         opened: told of each link as it is made, so that a failure from now on reaches the host.
+        reveal: who is to learn which ids are shared.
 
     Raises:
         PeerTimeout: the host was not found, or did not welcome us in time.
@@ -155,6 +185,7 @@ def check_in(
                 nonce=nonce,
                 trainable=trainable,
                 own_batches=own_batches,
+                matching=seat.matching(reveal),
             ),
         )
         try:
@@ -170,7 +201,12 @@ def check_in(
             continue
         if welcome.nonce != nonce:
             raise RemoteProtocolError("welcomed another check-in than ours", party=host)
-        if welcome.parties[:1] != (host,) or seat.feature_key not in welcome.parties:
-            raise RemoteProtocolError("opened a session that this party is not in", party=host)
+        if welcome.parties[:1] != (host,) or sorted(welcome.parties) != sorted(seat.parties):
+            raise RemoteProtocolError(
+                "opened a session of other parties than the task's",
+                party=host,
+                phase="gathering the parties",
+                expected=", ".join(seat.parties),
+            )
         link.look = seat.record.look
         return link, welcome

@@ -36,7 +36,7 @@ from heterofed.scheduler.exchange import HostExchange
 from heterofed.scheduler.gathering import check_doors, gather
 from heterofed.scheduler.launch import launch
 from heterofed.scheduler.link import Link
-from heterofed.scheduler.matching import match_as_host
+from heterofed.scheduler.matching import job_of, match_as_host
 from heterofed.scheduler.seat import Seat, TaskResult
 from heterofed.scheduler.splitting import compare_splits, describe_split
 from heterofed.scheduler.templates import HostTemplates
@@ -235,14 +235,8 @@ class HostScheduler(Scheduler, HostTemplates):
 
     def _align(self, seat: Seat) -> None:
         seat.progress.phase("matching ids")
-        common = match_as_host(
-            self._linked,
-            self._local_ids,
-            task_id=seat.task_id,
-            session=self._session_key,
-            timeout_s=self.data_channel_timeout[1],
-            progress=seat.progress,
-        )
+        job = job_of(seat, self._session_key, self.data_channel_timeout[1])
+        common = match_as_host(self._linked, self._local_ids, job, seat.progress).ids or []
         seat.progress.phase("comparing the splits")
         self._split_ids(common)
         ours = describe_split(self.train_ids, self.test_ids, self._session_key)

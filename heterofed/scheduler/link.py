@@ -91,6 +91,7 @@ class Link:
         self._mailbox: dict[str, deque[AnyMessage]] = {peer: deque() for peer in peers}
         self._say = say
         self._abort: Abort | None = None
+        self._next_look = time.monotonic() + LOOK_AROUND_S
 
     @property
     def peers(self) -> list[str]:
@@ -176,6 +177,23 @@ class Link:
             if peer in from_ and isinstance(message, kinds):
                 return peer, message
             self._mailbox[peer].append(message)
+
+    def poll(self, kinds: tuple[type[AnyMessage], ...], *, from_: str, waiting_for: str) -> AnyMessage | None:
+        """Return a message of these kinds from this peer if one is there now; for a party that has work meanwhile.
+
+        Raises:
+            as `expect`, but for PeerTimeout.
+        """
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_AROUND_S
+            self._look_around([from_], waiting_for)
+        while (arrived := self._receive(0.0)) is not None:
+            self._mailbox[arrived[0]].append(arrived[1])
+        for message in self._mailbox[from_]:
+            if isinstance(message, kinds):
+                self._mailbox[from_].remove(message)
+                return message
+        return None
 
     def abort(self, error: HeterofedError) -> None:
         """Tell every peer that can still hear it that the task cannot go on, and why. Never raises.

@@ -11,14 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from heterofed.config import Settings
 from heterofed.errors import HeterofedError, TaskFailed
+from heterofed.frames.messages import Matching
 from heterofed.metrics.progress import Progress
 from heterofed.metrics.tables import MetricsTable
-from heterofed.tasks.model import PartyStatus, TaskStatus
+from heterofed.tasks.model import MIN_PARTIES, PartyStatus, TaskStatus
 from heterofed.wire.transport import Transport
+
+Reveal: TypeAlias = Literal["both", "initiator", "cardinality"]
+"""Who learns which ids are shared; the host is the initiator."""
 
 
 class TaskRecord(Protocol):
@@ -59,6 +63,11 @@ class Seat:
     """What deadlines are measured by, in seconds."""
     host_moved: Callable[[], bool] = lambda: False
     """True when the host is at another address than the one we connected to."""
+
+    def matching(self, reveal: Reveal = "both") -> Matching:
+        """Return how this party would match ids."""
+        protocol: Literal["rsa", "ecdh"] = "ecdh" if self.settings.psi_protocol == "ecdh" else "rsa"
+        return Matching(protocol, reveal, len(self.parties) > MIN_PARTIES and not self.settings.psi_pairwise)
 
     @property
     def others(self) -> tuple[str, ...]:

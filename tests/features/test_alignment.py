@@ -130,6 +130,12 @@ def test_any_collection_of_unique_text_is_taken_in_its_order(ids: object) -> Non
     assert checked_ids(ids, "load_local_ids") == ["b", "a"]
 
 
+def test_text_of_any_script_is_taken_as_it_is_when_it_is_in_normal_form() -> None:
+    ids = ["Zo\u00eb", "\u674e\u96f7", "\U0001f600", "q\u0307", "\ufb01"]
+
+    assert checked_ids(ids, "load_local_ids") == ids
+
+
 @pytest.mark.parametrize(
     ("ids", "text"),
     [
@@ -157,8 +163,14 @@ def test_any_collection_of_unique_text_is_taken_in_its_order(ids: object) -> Non
             "load_local_ids returned 1 of 2 ids with characters that UTF-8 cannot write; expected none. "
             "Read the table with its right encoding.",
         ),
+        (
+            [PATIENT, "Zo\u00eb", "Zoe\u0308", "e\u0301" + PATIENT],
+            "load_local_ids returned 2 of 4 ids that are not in Unicode normal form C; expected none: an accented "
+            "letter written as two characters would not meet the same letter written as one. Apply psi.normalise_ids "
+            "to the id column, in the table too.",
+        ),
     ],
-    ids=["None", "text", "bytes", "a number", "nothing", "numbers", "empty", "repeated", "no UTF-8"],
+    ids=["None", "text", "bytes", "a number", "nothing", "numbers", "empty", "repeated", "no UTF-8", "not normal"],
 )
 def test_ids_that_cannot_be_matched_are_refused_and_none_is_named(ids: object, text: str) -> None:
     with pytest.raises(AlignmentError) as caught:

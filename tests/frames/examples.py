@@ -19,7 +19,10 @@ from heterofed.frames.messages import (
     CompleteTask,
     Embedding,
     Gradient,
+    Matching,
     Message,
+    PairingKey,
+    PairingKeys,
     Proceed,
     PsiPart,
     RoundClosed,
@@ -47,8 +50,18 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
     """Return one message of every type; those that name a round and a batch name these."""
     values = pack(numbers())
     return [
-        CheckIn(protocol=1, task_id="t1", feature_key="c1", nonce=NONCE, trainable=True, own_batches=False),
+        CheckIn(
+            protocol=1,
+            task_id="t1",
+            feature_key="c1",
+            nonce=NONCE,
+            trainable=True,
+            own_batches=False,
+            matching=Matching("rsa", "both", True),
+        ),
         Welcome(nonce=NONCE, session=SESSION, parties=("host", "c1"), max_rounds=3, calculation_timeout_s=300.0),
+        PairingKey(public=bytes(range(32))),
+        PairingKeys(publics=(bytes(32), bytes(range(32)))),
         PsiPart(payload=Blob(b"opaque")),
         StillMatching(),
         Split(train=8, test=2, train_digest=DIGEST, test_digest=DIGEST),

@@ -254,8 +254,8 @@ def test_the_plain_view_writes_lines(time: Time, said: list[str]) -> None:
 
     assert said[:4] == [
         "hospital: matching ids",
-        "hospital: matching ids, 50 of 100 elements",
-        "hospital: matching ids, 100 of 100 elements",
+        "hospital: matching ids, 50 of 100 elements, 5 a second, 0:10 left",
+        "hospital: matching ids, 100 of 100 elements, 5 a second, 0:00 left",
         "hospital: training: round 1/2, batch 1, 8/32 rows, loss 1.0000, 4 rows/s, 0:14 left",
     ]
     assert said[-2:] == ["accuracy 0.9", "hospital: completing the task"]

@@ -29,6 +29,8 @@ ILLEGAL = [each for each in TRIPLES if each not in LEGAL]
 DIRECTIONS = {
     "CheckIn": {"collaborator"},
     "Welcome": {"host"},
+    "PairingKey": {"collaborator"},
+    "PairingKeys": {"host"},
     "PsiPart": {"host", "collaborator"},
     "Split": {"host", "collaborator"},
     "BatchPlan": {"host"},
@@ -214,7 +216,7 @@ for name in sys.argv[2:]:
     for each in pkgutil.walk_packages(getattr(module, "__path__", []), name + "."):
         if not each.name.endswith("__main__"):
             importlib.import_module(each.name)
-print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "zmq", "numpy", "pandas", "sqlalchemy"}))
+print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "zmq", "pandas", "sqlalchemy"}))
 print(sorted(name for name in sys.modules if name.startswith(("heterofed.", "psi."))))
 """
     package = Path(heterofed.__file__).parent

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import psi
-from psi.ids import check_ids
+from psi.oprf import PROTOCOLS
+from tests.psi.helpers import initiator, responder
+
+KEY = bytes(range(32))
 
 
-@pytest.mark.parametrize(
-    ("ids", "text"),
-    [
-        ([], "the list of ids is empty"),
-        ("abc", "one string"),
-        (b"abc", "one string"),
-        (["ann-1", "bob-1", "ann-1", "ann-1"], "of 4 ids 2 repeat another"),
-        (["ann-1", "", "bob-1"], "of 3 ids 1 are empty"),
-        (["ann-1", 7, None], "of 3 ids 2 are not text"),
-        (["ann-1", "\ud800"], "of 2 ids 1 hold characters"),
-        (["ann-1", "ann-1", "", 3], "of 4 ids 1 are not text, 1 are empty, 1 repeat another"),
-    ],
-)
-def test_bad_ids_are_counted_and_never_shown(ids: Sequence[str], text: str) -> None:
+def test_both_roles_refuse_ids_that_cannot_be_matched() -> None:
+    ids: list[Any] = ["ann-1", "ann-1", "", 3]
     for role in (psi.Initiator, psi.Responder):
-        with pytest.raises(psi.BadIds, match=text) as caught:
+        with pytest.raises(psi.BadIds, match="of 4 ids 1 are not text, 1 are empty, 1 repeat another"):
             role(ids, task="t", session=b"s")
-        assert not any(name in str(caught.value) for name in ("ann-1", "bob-1", "\ud800"))
-
-
-def test_subclasses_of_text_become_plain_text() -> None:
-    class Colour(str, enum.Enum):
-        RED = "red"
-
-    checked = check_ids([Colour.RED, "blue"])
-    assert checked == ["red", "blue"]
-    assert [type(each) for each in checked] == [str, str]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +29,17 @@ def test_subclasses_of_text_become_plain_text() -> None:
         ({"session": b""}, "session"),
         ({"session": "text"}, "session"),
         ({"chunk": 0}, "chunk is 0"),
+        ({"chunk": -1}, "chunk is -1"),
         ({"chunk": 16385}, "chunk is 16385"),
         ({"chunk": 1.5}, "chunk is 1.5"),
+        ({"workers": 0}, "workers is 0"),
+        ({"workers": 1.5}, "workers is 1.5"),
+        ({"executor": 3}, "the executor has no submit"),
+        ({"protocol": "dsa"}, "protocol is 'dsa'; expected one of rsa, ecdh"),
+        ({"protocol": None}, "protocol is None"),
+        ({"reveal": "all"}, "reveal is 'all'; expected one of both, initiator, cardinality"),
+        ({"reveal": None}, "reveal is None"),
+        ({"reveal": "cardinality"}, "needs protocol='ecdh'"),
     ],
 )
 def test_settings_that_cannot_work_are_named(settings: dict[str, Any], text: str) -> None:
@@ -67,17 +55,91 @@ def test_settings_that_cannot_work_are_named(settings: dict[str, Any], text: str
         ({"key_bits": 2047}, "key_bits is 2047"),
         ({"key_bits": 2052}, "key_bits is 2052"),
         ({"key_bits": 32768}, "key_bits is 32768"),
-        ({"workers": 0}, "workers is 0"),
-        ({"workers": 1.5}, "workers is 1.5"),
+        ({"key_bits": 2048.0}, "key_bits is 2048.0"),
+        ({"joint": KEY}, "no key"),
+        ({"joint": "text"}, "no key"),
+        ({"joint": [KEY[:31]]}, "no key"),
+        ({"joint": [KEY + b"\0"]}, "no key"),
+        ({"joint": ["x" * 32]}, "no key"),
+        ({"joint": [KEY, psi.PairKey()]}, "no key"),
+        ({"joint": True}, "no key"),
+        ({"joint": False}, "no key"),
+        ({"joint": [KEY, KEY]}, "a key twice"),
     ],
 )
 def test_settings_of_the_responder_that_cannot_work_are_named(settings: dict[str, Any], text: str) -> None:
-    with pytest.raises(psi.BadArgument, match=text):
+    with pytest.raises(psi.BadArgument, match=text) as caught:
         psi.Responder(["a"], task="t", session=b"s", **settings)
+    assert "1f" not in str(caught.value).replace("\\x", "")  # no key material
 
 
-def test_the_public_names_are_sorted_and_there() -> None:
-    assert list(psi.__all__) == sorted(psi.__all__)
+def test_a_number_alone_is_for_two_parties() -> None:
+    with pytest.raises(psi.BadArgument, match="is for two parties"):
+        psi.Initiator(["a"], task="t", session=b"s", protocol="ecdh", reveal="cardinality", joint=True)
+    with pytest.raises(psi.BadArgument, match="is for two parties"):
+        psi.Responder(["a"], task="t", session=b"s", protocol="ecdh", reveal="cardinality", joint=[KEY])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_engine_that_is_not_there_is_named_with_those_that_are(protocol: str) -> None:
+    with pytest.raises(psi.BadArgument, match=r"engine is 'abacus'.*expected one of those that can: .*'(gmpy2|crypto)"):
+        list(responder(["a"], protocol=protocol, engine="abacus").start())
+    left = initiator(["a"], protocol=protocol, engine="abacus")
+    with pytest.raises(psi.BadArgument, match="engine is 'abacus'"):
+        left.receive(next(responder(["a"], protocol=protocol).start()))
+
+
+def test_a_reveal_may_be_given_as_its_enum() -> None:
+    left = psi.Initiator(["a"], task="t", session=b"s", reveal=psi.Reveal.INITIATOR)
+    assert left.terms == psi.Terms("rsa", psi.Reveal.INITIATOR, False)
+    assert str(left.terms) == "protocol='rsa', reveal='initiator', joint=False"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"protocol": "ecdh"}, {"protocol": "rsa"}),
+        ({"protocol": "rsa"}, {"protocol": "ecdh"}),
+        ({"reveal": "both"}, {"reveal": "initiator"}),
+        ({"protocol": "ecdh", "reveal": "cardinality"}, {"protocol": "ecdh", "reveal": "initiator"}),
+        ({"joint": True}, {"joint": False}),
+        ({"joint": False}, {"joint": True}),
+    ],
+)
+def test_parties_that_chose_different_terms_are_told_both(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    left, right = initiator(["a"], **ours), responder(["a"], **theirs)
+    with pytest.raises(
+        psi.BadMessage, match=r"the responder offers .*; expected .*Give both parties the same"
+    ) as caught:
+        left.receive(next(right.start()))
+    assert str(left.terms) in str(caught.value) and str(right.terms) in str(caught.value)
+
+
+def test_joining_takes_joint_runs_of_one_list_of_ids() -> None:
+    left = initiator(["a"], joint=True)
+    cases: list[tuple[list[psi.Initiator], str]] = [
+        ([], "at least one"),
+        ([initiator(["a"])], "only joint runs"),
+        ([left, initiator(["a"])], "only joint runs"),
+        ([left, initiator(["b"], joint=True)], "not of the same ids"),
+        ([left, initiator(["a", "b"], joint=True)], "not of the same ids"),
+    ]
+    for runs, text in cases:
+        with pytest.raises(psi.BadArgument, match=text):
+            psi.join(runs)
+
+
+def test_intersect_refuses_what_it_cannot_run() -> None:
+    with pytest.raises(psi.BadArgument, match="protocol is 'dsa'"):
+        psi.intersect(["a"], ["b"], protocol="dsa")
+    with pytest.raises(psi.BadArgument, match="key_bits is 1024"):
+        psi.intersect(["a"], ["b"], key_bits=1024)
+    with pytest.raises(psi.BadIds, match="one string"):
+        psi.intersect(["a"], "b")
+
+
+def test_the_public_names_are_there_each_once() -> None:
+    assert len(set(psi.__all__)) == len(psi.__all__)
     assert all(hasattr(psi, name) for name in psi.__all__)
 
 

@@ -23,9 +23,12 @@ from heterofed.frames.messages import (
     BatchPlan,
     Blob,
     CheckIn,
+    Matching,
+    PairingKey,
     PsiPart,
     RoundReady,
     Split,
+    StillMatching,
     Welcome,
 )
 from heterofed.protocol.phases import Phase, Role
@@ -33,7 +36,15 @@ from heterofed.scheduler.link import Link
 from heterofed.wire.memory import MemoryHub
 
 NONCE = bytes(16)
-HELLO = CheckIn(protocol=1, task_id="t", feature_key="c1", nonce=NONCE, trainable=True, own_batches=False)
+HELLO = CheckIn(
+    protocol=1,
+    task_id="t",
+    feature_key="c1",
+    nonce=NONCE,
+    trainable=True,
+    own_batches=False,
+    matching=Matching("rsa", "both", False),
+)
 WELCOME = Welcome(nonce=NONCE, session=NONCE, parties=("host", "c1", "c2"), max_rounds=1, calculation_timeout_s=0)
 SPLIT = Split(train=1, test=1, train_digest=b"", test_digest=b"")
 PLAN = BatchPlan(1, True, 0, 0, False, 0, b"")
@@ -207,3 +218,90 @@ def test_looking_around_may_end_a_wait() -> None:
 
     with pytest.raises(TaskAborted, match="task t was cancelled"):
         ends.host.expect(CheckIn, from_=["c1"], waiting_for="check-in", timeout_s=5)
+
+
+# --- polling, for a party that has work of its own --------------------------------------------------------------------
+
+PART = PsiPart(Blob(b"part"))
+WANTED = (PsiPart, StillMatching)
+
+
+def poll(link: Link, from_: str = "host") -> Any:
+    return link.poll(WANTED, from_=from_, waiting_for="part")
+
+
+def test_a_poll_gives_what_is_there_in_its_order_and_does_not_wait_for_more(ends: Ends) -> None:
+    ends.welcome_all()
+    began = time.monotonic()
+    assert poll(ends.c1) is None
+    assert time.monotonic() - began < 0.25
+
+    for message in (PART, StillMatching(), PsiPart(Blob(b"second"))):
+        ends.host.send("c1", message)
+
+    assert [poll(ends.c1) for _ in range(4)] == [PART, StillMatching(), PsiPart(Blob(b"second")), None]
+
+
+def test_a_poll_leaves_what_it_does_not_ask_for_to_who_does(ends: Ends) -> None:
+    ends.welcome_all()
+    for link in (ends.c2, ends.c1):
+        link.send("host", PART)
+    ends.c1.send("host", PairingKey(bytes(32)))
+
+    assert poll(ends.host, "c1") == PART
+    assert poll(ends.host, "c1") is None
+    assert ends.host.expect(PairingKey, from_=["c1"], waiting_for="key", timeout_s=1)[1] == PairingKey(bytes(32))
+    assert ends.host.expect(PsiPart, from_=["c1", "c2"], waiting_for="part", timeout_s=1) == ("c2", PART)
+
+
+def test_a_poll_gives_first_what_an_earlier_wait_left(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.c1.send("host", PART)
+    ends.c2.send("host", PART)
+    ends.host.expect(PsiPart, from_=["c2"], waiting_for="part", timeout_s=1)
+    ends.c1.send("host", PsiPart(Blob(b"second")))
+
+    assert [poll(ends.host, "c1") for _ in range(3)] == [PART, PsiPart(Blob(b"second")), None]
+
+
+def test_an_abort_ends_the_work_of_who_polls(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.host.send("c1", PART)
+    ends.host.abort(TrainingDiverged("the loss is nan"))
+
+    with pytest.raises(TaskAborted, match=r"^host, while matching ids: ended the task \(TrainingDiverged\): the loss"):
+        poll(ends.c1)
+
+
+def test_who_polls_looks_around_twice_a_second_though_messages_keep_coming(ends: Ends) -> None:
+    ends.welcome_all()
+    looks: list[float] = []
+    ends.c1.look = lambda: looks.append(time.monotonic())
+
+    began = time.monotonic()
+    while time.monotonic() - began < 1.2:
+        ends.host.send("c1", PART)
+        assert poll(ends.c1) == PART
+
+    assert 2 <= len(looks) <= 3
+
+
+def test_a_peer_that_is_gone_for_longer_than_the_grace_ends_the_work_of_who_polls(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.transports["host"].close()
+
+    with pytest.raises(
+        PeerGone, match=r"^host, while matching ids: its link is down for .* s while c1 waits for its p"
+    ):
+        for _ in range(300):
+            assert poll(ends.c1) is None
+            time.sleep(0.01)
+
+
+def test_a_poll_refuses_what_the_phase_does_not_allow_and_names_its_sender(ends: Ends) -> None:
+    ends.welcome_all()
+    ends.c1.sessions["host"].phase = Phase.GATHERING
+    ends.c1.send("host", HELLO)
+
+    with pytest.raises(RemoteProtocolError, match=r"^c1, while matching ids: sent CheckIn; expected "):
+        poll(ends.host, "c2")
