@@ -132,8 +132,8 @@ def measure(bench: Bench, *, all_floors: bool = False) -> Json:
         for role in roles.values():
             role.hear(_RUN_S + 20 * before.seconds)  # that it has finished
         seconds = time.perf_counter() - started
-        after = _floor(timers, bench, engine)
         results = {name: role.hear(start_s) for name, role in roles.items()}
+        after = _floor(timers, bench, engine)
         others = [name for name in bench.engines if name != engine] if all_floors else []
         floors = {name: _floor(timers, bench, name).seconds for name in others}
     result = _summary(bench, engine, seconds, (before, after), results)

@@ -27,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _intersect(options) if options.command == "intersect" else _bench(options)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has seen enough; Python would complain about it at its end
-        return FAILED
+        return FAILED  # whoever read our output has seen enough
     except (PsiError, OSError) as error:
         sys.stderr.write(f"psi {options.command}: {error}\n")
         return FAILED

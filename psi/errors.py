@@ -11,7 +11,7 @@
     ├── WeakKey         the responder's key is not one that a run may use
     ├── ResultMismatch  the two parties' results differ
     ├── NotRevealed     this run does not tell this party which ids are shared
-    └── ComputeFault    our own machine computed a wrong power
+    └── ComputeFault    our own machine computed a wrong power, or its workers were lost
 
 No text holds an id, an element, a tag or key material: only kinds, positions and counts. An empty intersection is a
 result, not an error.
@@ -80,7 +80,7 @@ class NotRevealed(PsiError):
 
 
 class ComputeFault(PsiError):
-    """A power computed on this machine does not verify; nothing of it was sent.
+    """A power computed on this machine does not verify, or its workers gave none; nothing of it was sent.
 
     One wrong signature made with the Chinese remainder theorem can give the private key away, so the run ends here.
     Check this machine's memory and processor.

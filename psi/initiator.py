@@ -93,10 +93,10 @@ class Initiator(Run):
             chunk=chunk,
             workers=workers,
             executor=executor,
+            engine=engine,
             phase=Phase.OFFERED,
             source=_entropy,
         )
-        self._engine = engine
         self._asker: Asker | None = None
         self._questions: Questions | None = None
         self._sent = 0
@@ -290,6 +290,7 @@ class Initiator(Run):
                 elements = questions.blind(self._chunk)
                 self._streams[Kind.BLINDED].update(elements)
                 self._done += len(elements) // questions.element_bytes
+                self.worked()
             else:
                 elements = questions.under_way(position)
             # With no id at all one empty message says so; the count then keeps it from being sent twice.

@@ -246,7 +246,7 @@ def check_chunk_size(chunk: int) -> None:
     Raises:
         BadArgument: it is not a whole number of 1 to 16384.
     """
-    if not isinstance(chunk, int) or not 1 <= chunk <= MAX_CHUNK:
+    if type(chunk) is not int or not 1 <= chunk <= MAX_CHUNK:
         raise BadArgument(f"chunk is {chunk!r}; expected a whole number of 1 to {MAX_CHUNK} ids per message.")
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
-from psi.errors import BadArgument
+from psi.errors import BadArgument, ComputeFault
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ class Workers:
     """
 
     def __init__(self, count: int | None = None, *, executor: Executor | None = None, processes: bool = False) -> None:
-        if count is not None and (not isinstance(count, int) or count < 1):
+        if count is not None and (type(count) is not int or count < 1):
             raise BadArgument(f"workers is {count!r}; expected a whole number of 1 or more, or None for the usual.")
         if executor is not None and not callable(getattr(executor, "submit", None)):
             raise BadArgument("the executor has no submit(); expected a concurrent.futures.Executor.")
@@ -63,13 +64,24 @@ class Workers:
         return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
     def starmap(self, function: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
-        """The function's results, in the order of the arguments; an exception in one is raised here."""
+        """The function's results, in the order of the arguments; an exception in one is raised here.
+
+        Raises:
+            ComputeFault: the workers are gone, or gave no answer within ten minutes.
+        """
         if len(arguments) == 1 and self._given is None:
             return [function(*arguments[0])]
         pool = self._given or self._started()
-        futures = [pool.submit(function, *each) for each in arguments]
+        futures: list[Future[T]] = []
         try:
+            futures += [pool.submit(function, *each) for each in arguments]
             return [future.result(timeout=_DEADLINE_S) for future in futures]
+        except (FutureTimeout, BrokenExecutor, CancelledError) as error:
+            raise ComputeFault(
+                f"the workers did not finish a piece of work ({type(error).__name__}); expected an answer within "
+                f"{_DEADLINE_S:.0f} s. Look at the processes or the cluster that compute for this party, then start a "
+                "new run."
+            ) from error
         finally:
             for future in futures:
                 future.cancel()

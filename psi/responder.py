@@ -84,13 +84,13 @@ class Responder(Run):
             chunk=chunk,
             workers=workers,
             executor=executor,
+            engine=engine,
             phase=Phase.NEW,
             source=_entropy,
         )
         check_key_bits(key_bits)
         self._key_bits = key_bits
         self._pair_keys = _checked_keys(() if joint is None else joint)
-        self._engine = engine
         self._given_key = _key
         self._offer: Offer | None = None
         self._context: Context | None = None
@@ -151,7 +151,8 @@ class Responder(Run):
     def advance(self) -> Iterator[bytes]:
         """Do one chunk of the work on our own ids; for the time while no message has come.
 
-        Gives what is to be sent, if there is anything; does nothing once all is told (`busy` says so).
+        Gives what is to be sent, if there is anything; does nothing once all is told (`busy` says so). What `start` or
+        `receive` gave has to be sent before.
         """
         self._check_going_on()
         if not self.busy:
@@ -218,6 +219,7 @@ class Responder(Run):
         position, items = answers.compute()
         count = answers.computed - position
         self._done += count
+        self.worked()
         if self._shuffled is None:
             self._streams[Kind.ANSWERS].update(items)
             message = self._writer.chunk(Kind.ANSWERS, position, self._blinded_total(), items)
@@ -237,6 +239,7 @@ class Responder(Run):
             before = own.computed
             position, items = own.step(self._chunk)
             self._done += own.computed - before
+            self.worked()
             if not items:
                 return None
             if position >= self._told:

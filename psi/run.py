@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
+from psi.engines import CURVE_ENGINES, RSA_ENGINES
 from psi.entropy import Source
 from psi.errors import BadArgument, BadMessage, NotRevealed, NotYet, UsedTwice
 from psi.hashing import Context, check_context
@@ -85,12 +86,16 @@ class Run(ABC):
         chunk: int | None,
         workers: int | None,
         executor: Executor | None,
+        engine: str | None,
         phase: Phase,
         source: Source,
     ) -> None:
         check_context(task, session)
         if chunk is not None:
             check_chunk_size(chunk)
+        engines = RSA_ENGINES if terms.protocol == RSA else CURVE_ENGINES
+        if engine is not None and engine not in engines:
+            raise BadArgument(f"engine is {engine!r}; expected one of {', '.join(engines)}, or None for the fastest.")
         self.terms = terms
         """What both parties must have chosen alike."""
         self._ids = check_ids(ids)
@@ -99,10 +104,13 @@ class Run(ABC):
         self._chunk = chunk or CHUNK_IDS[terms.protocol]
         self._phase = phase
         self._source = source
+        self._engine = engine
         self._workers = Workers(workers, executor=executor, processes=terms.protocol == ECDH)
         self._writer = Writer(self._side)
         self._items_kind = Kind.CELLS if terms.joint else Kind.TAGS
         self._streams = {kind: hashlib.blake2b() for kind in (Kind.BLINDED, Kind.ANSWERS, self._items_kind)}
+        self.worked: Callable[[], None] = lambda: None
+        """Called after each chunk of work, also of work that gives nothing to send; a driver may say that it lives."""
         self._done = 0
         self._total = 0
         self._peer_count: int | None = None

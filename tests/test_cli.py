@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from heterofed import Settings
+from heterofed.cli import main
 from heterofed.tasks.directory import open_directory
 from heterofed.tasks.model import PartyStatus, TaskStatus
 
@@ -77,12 +81,261 @@ def test_the_command_is_a_module_too_and_says_its_version() -> None:
     done = subprocess.run([sys.executable, "-m", "heterofed", "--version"], capture_output=True, text=True, timeout=50)
 
     assert done.returncode == 0
-    assert done.stdout == "heterofed 0.1.0, protocol 1\n"
+    assert done.stdout == "heterofed 0.1.0, protocol 2\n"
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    for command in (["task", "create"], ["task", "list"], ["task", "show"]):
+    for command in (["task", "create"], ["task", "list"], ["task", "show"], ["psi", "host"], ["psi", "collaborator"]):
         assert "Example: heterofed " + " ".join(command) in " ".join(heterofed(*command, "--help").stdout.split())
     options = heterofed("demo", "mnist", "--help").stdout
     for option in ("--rounds", "--out", "--batch-size", "--parties", "--no-dropout", "--seed", "--threads", "--plain"):
         assert option in options
+
+
+# --- heterofed psi ----------------------------------------------------------------------------------------------------
+
+PATIENT = "patient-4711"
+
+
+def task_of(*parties: str) -> str:
+    return open_directory(Settings.from_env()).store.create("psi", parties).id
+
+
+def all_at_once(*commands: Sequence[object], **environment: str) -> list[subprocess.CompletedProcess[str]]:
+    """Run `heterofed psi …` for every party at the same time."""
+    started = [
+        subprocess.Popen(
+            [str(HETEROFED), "psi", *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "HETEROFED_PROGRESS": "plain", **environment},
+        )
+        for command in commands
+    ]
+    try:
+        outputs = [process.communicate(timeout=60) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    done = [
+        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        for process, output in zip(started, outputs, strict=True)
+    ]
+    for each in done:
+        assert PATIENT not in each.stdout + each.stderr
+        assert "Traceback" not in each.stderr
+    return done
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_two_parties_write_what_they_share_in_the_forms_that_they_like(tmp_path: Path) -> None:
+    task_id = task_of("bank", "shop")
+    (tmp_path / "bank.csv.gz").write_bytes(
+        gzip.compress(f'age,id\n3,007\n4,"Smith, Jo"\n5,{PATIENT}\n6,Zo\u00eb\n7,8\n'.encode())
+    )
+    (tmp_path / "shop.txt").write_bytes(f"\ufeffZoe\u0308\r\n{PATIENT} \r\nSmith, Jo\r\n007\r\n08\r\n".encode())
+
+    host, other = all_at_once(
+        ["host", "--ids", tmp_path / "bank.csv.gz", "--column", "id", "--out", tmp_path / "new" / "bank.csv", task_id],
+        ["collaborator", "--ids", tmp_path / "shop.txt", "--out", tmp_path / "shared.txt", task_id],
+    )
+
+    assert (host.returncode, other.returncode) == (0, 0), host.stderr + other.stderr
+    assert host.stderr == f"4 of 5 ids are shared; they are in {tmp_path / 'new' / 'bank.csv'}\n"
+    assert other.stderr == f"4 of 5 ids are shared; they are in {tmp_path / 'shared.txt'}\n"
+    shared = ["007", "Smith, Jo", "Zo\u00eb", PATIENT]
+    text = (tmp_path / "new" / "bank.csv").read_text("utf-8")
+    assert text == 'id\n007\n"Smith, Jo"\nZo\u00eb\n' + f"{PATIENT}\n"
+    assert (tmp_path / "shared.txt").read_text("utf-8") == "".join(f"{each}\n" for each in shared)
+    assert open_directory(Settings.from_env()).find(task_id).status is TaskStatus.COMPLETED
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_three_parties_where_only_the_host_is_told(tmp_path: Path) -> None:
+    task_id = task_of("a", "b", "c")
+    only_host = [task_id, "--reveal", "initiator", "--out"]
+    for name, ids in (("a", [PATIENT, "7", "8", "9"]), ("b", ["7", "8", PATIENT]), ("c", ["9", "8", PATIENT])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(ids))
+
+    done = all_at_once(
+        *(
+            [role, "--ids", tmp_path / f"{key}.txt", "--feature-key", key, *only_host, tmp_path / f"{key}-shared.txt"]
+            for role, key in (("host", "a"), ("collaborator", "b"), ("collaborator", "c"))
+        ),
+        HETEROFED_PSI_PROTOCOL="ecdh",
+    )
+
+    assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
+    assert done[0].stderr == f"2 of 4 ids are shared; they are in {tmp_path / 'a-shared.txt'}\n"
+    assert done[1].stderr == done[2].stderr == "3 ids were matched; only the host learns which are shared\n"
+    assert (tmp_path / "a-shared.txt").read_text() == f"8\n{PATIENT}\n"
+    assert sorted(each.name for each in tmp_path.glob("*-shared.txt")) == ["a-shared.txt"]
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_two_parties_are_told_how_many_ids_they_share_and_nobody_which(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    task_id = task_of("a", "b")
+    pd.DataFrame({"id": [7, 8, 9], "age": [1, 2, 3]}).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text(f"id\n8\n9\n{PATIENT}\n10\n")
+    out = tmp_path / "shared.csv"
+
+    done = all_at_once(
+        ["host", "--ids", tmp_path / "a.parquet", "--column", "id", "--reveal", "cardinality", "--out", out, task_id],
+        ["collaborator", "--ids", tmp_path / "b.csv", "--reveal", "cardinality", task_id],
+        HETEROFED_PSI_PROTOCOL="ecdh",
+    )
+
+    assert [(each.returncode, each.stderr) for each in done] == [
+        (0, "2 of 3 ids are shared\n"),
+        (0, "2 of 4 ids are shared\n"),
+    ]
+    assert not out.exists()
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_nothing_in_common_is_a_result_with_a_header_and_no_line(tmp_path: Path) -> None:
+    task_id = task_of("a", "b")
+    (tmp_path / "a.csv").write_text(f"patient,age\n{PATIENT},3\n")
+    (tmp_path / "b.csv").write_text("id\n7\n8\n")
+
+    host, other = all_at_once(
+        ["host", "--ids", tmp_path / "a.csv", "--column", "patient", "--out", tmp_path / "host.csv", task_id],
+        ["collaborator", "--ids", tmp_path / "b.csv", "--out", tmp_path / "other.csv", task_id],
+    )
+
+    assert (host.returncode, host.stderr) == (0, f"0 of 1 ids are shared; they are in {tmp_path / 'host.csv'}\n")
+    assert (other.returncode, other.stderr) == (0, f"0 of 2 ids are shared; they are in {tmp_path / 'other.csv'}\n")
+    assert (tmp_path / "host.csv").read_text() == "patient\n"
+    assert (tmp_path / "other.csv").read_text() == "id\n"
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_parties_that_want_different_things_end_with_one_message_that_says_both(tmp_path: Path) -> None:
+    task_id = task_of("a", "b")
+    (tmp_path / "ids.txt").write_text(f"{PATIENT}\n")
+    out = tmp_path / "shared.txt"
+
+    done = all_at_once(
+        ["host", "--ids", tmp_path / "ids.txt", "--out", out, task_id],
+        ["collaborator", "--ids", tmp_path / "ids.txt", "--reveal", "initiator", "--out", out, task_id],
+    )
+
+    assert [each.returncode for each in done] == [1, 1]
+    for each, name in zip(done, ("ConfigError: a, while", "TaskAborted: a, while"), strict=True):
+        assert each.stderr.startswith(name)
+        assert "b would match ids by rsa: only the host learns which are shared; expected what the" in each.stderr
+        assert "every party learns which are shared). Agree on HETEROFED_PSI_PROTOCOL" in each.stderr
+        assert each.stderr.count("\n") == 1
+    assert not out.exists()
+
+
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    """Run `heterofed psi …` in this process; what it says before it ends with exit code 1."""
+    monkeypatch.setattr(sys, "argv", ["heterofed", "psi", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    said = capsys.readouterr()
+    assert PATIENT not in said.out + said.err
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        (
+            "ids.csv",
+            f"id\n{PATIENT}\n8\n{PATIENT}\n8\n",
+            "AlignmentError: ids returned 4 ids of which 2 repeat an earlier",
+        ),
+        ("ids.csv", f'id\n{PATIENT}\n""\n', "DataError: the ids of {path} cannot be used: of 2 ids 1 are empty, or no"),
+        ("ids.csv", "id\n", "AlignmentError: ids returned no ids; expected at least one."),
+        ("ids.txt", "", "AlignmentError: ids returned no ids; expected at least one."),
+        (
+            "ids.csv",
+            f"id,age\n{PATIENT},3\n",
+            "DataError: {path} has 2 columns (id, age); expected one, or the name of",
+        ),
+        ("ids.csv", f"id\n{PATIENT}, Jo\n", "DataError: cannot read {path}: ParserWarning; expected a table"),
+        ("ids.xlsx", "PK", "DataError: {path} has the name of no file that can be read here; expected a table"),
+    ],
+    ids=["repeated", "empty ones", "none in a table", "none in a text", "two columns", "comma", "Excel"],
+)
+def test_ids_that_cannot_be_used_are_refused_by_their_number_before_anybody_is_waited_for(
+    name: str,
+    content: str,
+    text: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+
+    for role in ("host", "collaborator"):
+        said = refused(capsys, monkeypatch, role, "--ids", path, task_of("a", "b"))
+        assert said.startswith(text.format(path=path))
+
+
+@pytest.mark.parametrize(
+    ("parties", "arguments", "text"),
+    [
+        (
+            ("a", "b"),
+            ["host", "--reveal", "cardinality"],
+            "ConfigError: only the number of shared ids is to be revealed, by",
+        ),
+        (
+            ("a", "b", "c"),
+            ["collaborator"],
+            "ConfigError: the task has 3 parties; expected --feature-key, one of a, b, c.",
+        ),
+        (("a", "b"), ["host", "--column", "id"], "DataError: "),
+        (("a", "b"), ["host", "--feature-key", "x"], "ConfigError: "),
+        (
+            ("a", "b"),
+            ["host", "--out", "shared.parquet"],
+            "OutputError: the shared ids cannot be written as shared.parque",
+        ),
+    ],
+    ids=["number by rsa", "which party", "column of a text", "no such party", "form of the output"],
+)
+def test_what_cannot_work_is_refused_before_anybody_is_waited_for(
+    parties: tuple[str, ...],
+    arguments: list[str],
+    text: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "ids.txt").write_text(f"{PATIENT}\n")
+
+    said = refused(capsys, monkeypatch, *arguments, "--ids", tmp_path / "ids.txt", task_of(*parties))
+
+    assert said.startswith(text)
+
+
+def test_a_number_alone_is_not_for_three_parties(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HETEROFED_PSI_PROTOCOL", "ecdh")
+    (tmp_path / "ids.txt").write_text(f"{PATIENT}\n")
+    task_id = task_of("a", "b", "c")
+
+    for role, key in (("host", "a"), ("collaborator", "b")):
+        arguments = [role, "--feature-key", key, "--reveal", "cardinality", "--ids", tmp_path / "ids.txt", task_id]
+        said = refused(capsys, monkeypatch, *arguments)
+        assert said.startswith(
+            "ConfigError: only the number of ids that 3 parties share is to be revealed; expected two"
+        )

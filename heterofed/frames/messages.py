@@ -137,7 +137,7 @@ class PairingKeys(Message, frozen=True):
 
 
 class StillMatching(Message, frozen=True):
-    """Host → collaborator: the intersection goes on with others; keep waiting."""
+    """Either way: keep waiting. The host still works with others, or the collaborator on its own ids."""
 
 
 class Split(Message, frozen=True):

@@ -13,12 +13,12 @@ import csv
 import functools
 import io
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
-import torch
 
 from heterofed.files import write_whole
 
@@ -206,7 +206,8 @@ def _check_distinct(what: str, names: tuple[str, ...]) -> None:
 
 
 def _cell(header: str, value: object) -> Cell:
-    if isinstance(value, torch.Tensor):
+    torch = sys.modules.get("torch")  # a tensor is here only if its library is; it takes seconds to load
+    if torch is not None and isinstance(value, torch.Tensor):
         if value.numel() != 1:
             raise TypeError(f"{header!r} got a tensor of shape {tuple(value.shape)}; a cell holds one number")
         value = value.item()

@@ -72,6 +72,7 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
         (H, PsiPart): Phase.MATCHING,
         (C, PsiPart): Phase.MATCHING,
         (H, StillMatching): Phase.MATCHING,
+        (C, StillMatching): Phase.MATCHING,
         (C, Split): Phase.ALIGNING,
         (H, CompleteTask): Phase.COMPLETING,  # people who want only the intersection
     },

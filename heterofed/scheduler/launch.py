@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -13,7 +14,6 @@ from heterofed.config import Settings
 from heterofed.errors import ConfigError, HeterofedError, PeerTimeout, TaskAborted
 from heterofed.files import make_folder
 from heterofed.metrics.progress import Progress, logger, make_progress, show_logs
-from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.checks import check_constructed
 from heterofed.scheduler.plainly import print_errors_plainly
 from heterofed.scheduler.seat import Seat, TaskResult
@@ -22,6 +22,9 @@ from heterofed.tasks.model import PartyStatus, Task, TaskStatus
 from heterofed.wire.keys import load_or_create
 from heterofed.wire.transport import Transport
 from heterofed.wire.zeromq import CollaboratorTransport, HostTransport
+
+if TYPE_CHECKING:  # it brings torch, which those who only match ids do without
+    from heterofed.scheduler.base import Scheduler
 
 LOOK_FOR_HOST_S = 0.3
 """How often a collaborator asks the directory whether the host is up."""

@@ -137,12 +137,7 @@ def _serve(
 ) -> None:
     """Exchange parts with every collaborator, whichever is ready, until all is known."""
     while open_ := [peer for peer, run in runs.items() if not run.matched]:
-        peer, message = link.expect(
-            PsiPart, from_=open_, waiting_for="part of the intersection", timeout_s=job.timeout_s
-        )
-        with _blaming(peer):
-            for part in runs[peer].receive(bytes(message.payload.data)):
-                link.send(peer, PsiPart(Blob(part)), job.timeout_s)
+        _take_part(link, runs, open_, "part of the intersection", job)
         reassure()
         states = [run.progress for run in runs.values()]
         progress.matched(sum(each.done for each in states), sum(each.total for each in states))
@@ -170,9 +165,15 @@ def _result(runs: Mapping[str, psi.Initiator], job: MatchingJob, progress: Progr
 
 def _hear_last_words(link: Link, runs: Mapping[str, psi.Initiator], job: MatchingJob) -> None:
     while open_ := [peer for peer, run in runs.items() if not run.finished]:
-        peer, message = link.expect(
-            PsiPart, from_=open_, waiting_for="digest of the intersection", timeout_s=job.timeout_s
-        )
+        _take_part(link, runs, open_, "digest of the intersection", job)
+
+
+def _take_part(
+    link: Link, runs: Mapping[str, psi.Initiator], open_: Sequence[str], waiting_for: str, job: MatchingJob
+) -> None:
+    """Hand one part of one collaborator to its run, and send what that says; or hear that one still works."""
+    peer, message = link.expect((PsiPart, StillMatching), from_=open_, waiting_for=waiting_for, timeout_s=job.timeout_s)
+    if isinstance(message, PsiPart):
         with _blaming(peer):
             for part in runs[peer].receive(bytes(message.payload.data)):
                 link.send(peer, PsiPart(Blob(part)), job.timeout_s)
@@ -185,7 +186,7 @@ def _reassuring(link: Link, runs: Mapping[str, psi.Initiator], timeout_s: float)
     Every wait does, and gives a function to call between waits.
     """
     look, last = link.look, time.monotonic()
-    pause_s = min(REASSURE_EVERY_S, timeout_s / 3 or REASSURE_EVERY_S)
+    pause_s = _pause_s(timeout_s)
 
     def reassure() -> None:
         nonlocal last
@@ -205,6 +206,11 @@ def _reassuring(link: Link, runs: Mapping[str, psi.Initiator], timeout_s: float)
         yield reassure
     finally:
         link.look = look
+
+
+def _pause_s(timeout_s: float) -> float:
+    """How often to tell a peer that waits: often enough for its timeout, which is taken to be like ours."""
+    return min(REASSURE_EVERY_S, timeout_s / 3 or REASSURE_EVERY_S)
 
 
 def match_as_collaborator(
@@ -239,6 +245,7 @@ def match_as_collaborator(
         workers=job.workers or None,
         engine=job.engine,
     )
+    run.worked = _telling(link, host, run, job, progress)
     with closing(run):
         with _blaming(host):
             _send_all(link, host, run.start(), job)
@@ -247,7 +254,7 @@ def match_as_collaborator(
             with _blaming(host):
                 # While nothing has come, the work on our own ids goes on.
                 parts = run.advance() if message is None else run.receive(message)
-                _send_all(link, host, parts, job, shown=lambda: progress.matched(*_counts(run)))
+                _send_all(link, host, parts, job)
         known = matching.reveal == "both"
         counted = matching.reveal != "initiator"
         return Matched(run.intersection if known else None, run.cardinality if counted else None)
@@ -289,16 +296,23 @@ def _agree_on_keys(link: Link, job: MatchingJob, host: str, collaborators: Seque
         return [own.shared(public, task=job.task_id, session=job.session) for public in others]
 
 
-def _send_all(
-    link: Link, host: str, parts: Iterator[bytes], job: MatchingJob, *, shown: Callable[[], None] = lambda: None
-) -> None:
+def _send_all(link: Link, host: str, parts: Iterator[bytes], job: MatchingJob) -> None:
     for part in parts:
         link.send(host, PsiPart(Blob(part)), job.timeout_s)
-        shown()
 
 
-def _counts(run: psi.Responder) -> tuple[int, int]:
-    return run.progress.done, run.progress.total
+def _telling(link: Link, host: str, run: psi.Responder, job: MatchingJob, progress: Progress) -> Callable[[], None]:
+    """What to do after each chunk of work: show it, and now and then tell the host, which may hear nothing else."""
+    last = time.monotonic()
+
+    def worked() -> None:
+        nonlocal last
+        progress.matched(run.progress.done, run.progress.total)
+        if time.monotonic() - last >= _pause_s(job.timeout_s):
+            last = time.monotonic()
+            link.send(host, StillMatching(), job.timeout_s)
+
+    return worked
 
 
 def _pair(session: bytes, collaborator: str) -> bytes:

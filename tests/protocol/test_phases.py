@@ -40,7 +40,7 @@ DIRECTIONS = {
     "Proceed": {"host"},
     "BatchesEnd": {"collaborator"},
     "StartTest": {"host"},
-    "StillMatching": {"host"},
+    "StillMatching": {"host", "collaborator"},
     "CloseRound": {"host"},
     "RoundClosed": {"collaborator"},
     "CompleteTask": {"host"},

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import psi
-from psi.oprf import PROTOCOLS
 from tests.psi.helpers import initiator, responder
 
 KEY = bytes(range(32))
@@ -80,13 +79,13 @@ def test_a_number_alone_is_for_two_parties() -> None:
         psi.Responder(["a"], task="t", session=b"s", protocol="ecdh", reveal="cardinality", joint=[KEY])
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_engine_that_is_not_there_is_named_with_those_that_are(protocol: str) -> None:
-    with pytest.raises(psi.BadArgument, match=r"engine is 'abacus'.*expected one of those that can: .*'(gmpy2|crypto)"):
-        list(responder(["a"], protocol=protocol, engine="abacus").start())
-    left = initiator(["a"], protocol=protocol, engine="abacus")
-    with pytest.raises(psi.BadArgument, match="engine is 'abacus'"):
-        left.receive(next(responder(["a"], protocol=protocol).start()))
+@pytest.mark.parametrize(
+    ("protocol", "names"), [("rsa", "multibuffer, openssl, gmpy2"), ("ecdh", "multibuffer, cryptography")]
+)
+def test_an_engine_that_does_not_exist_is_refused_by_the_constructor(protocol: str, names: str) -> None:
+    for make in (initiator, responder):
+        with pytest.raises(psi.BadArgument, match=rf"^engine is 'abacus'; expected one of {names}, or None"):
+            make(["a"], protocol=protocol, engine="abacus")
 
 
 def test_a_reveal_may_be_given_as_its_enum() -> None:

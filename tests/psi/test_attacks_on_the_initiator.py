@@ -97,6 +97,7 @@ GOOD = holder().context.public
         (prime("a", 512) * prime("b", 512), 65537, "its modulus has 1024 bits; expected 2048 to 16384"),
         (prime("a") * prime("b", 1016), 65537, "its modulus has 2040 bits"),
         (P * Q * 2, 65537, "its modulus is even"),
+        (1 << 16383, 65537, "its modulus is even"),
         (P * Q, 3, "its public exponent is out of range; expected 65537 to"),
         (P * Q, 1, "its public exponent is out of range"),
         (P * Q, 0, "its public exponent is out of range"),
@@ -110,8 +111,8 @@ GOOD = holder().context.public
         (prime("single", 2048), 65537, "its modulus is prime"),
     ],
     ids=[
-        "1024 bits", "2040 bits", "even n", "e=3", "e=1", "e=0", "e=65535", "even e", "composite e",
-        "n=3pq", "n=65521pq", "n=p^2", "n=p^3", "n prime",
+        "1024 bits", "2040 bits", "even n", "even n of 16384 bits", "e=3", "e=1", "e=0", "e=65535", "even e",
+        "composite e", "n=3pq", "n=65521pq", "n=p^2", "n=p^3", "n prime",
     ],
 )  # fmt: skip
 def test_a_weak_key_is_refused(n: int, e: int, fault: str) -> None:
@@ -124,6 +125,22 @@ def test_a_key_that_is_too_long_for_an_offer_is_refused_as_well() -> None:
         rsa.check_public_key(rsa.PublicKey(mpz(2) ** 16384 + 1, mpz(65537)))
     with pytest.raises(psi.WeakKey, match="public exponent is out of range"):
         rsa.check_public_key(rsa.PublicKey(mpz(N), gmpy2.next_prime(mpz(2) ** 32)))
+
+
+def test_a_key_with_another_prime_exponent_is_taken() -> None:
+    """Up to the greatest prime of 32 bits; at both parties."""
+    numbers = rsa.numbers_from_primes(P, Q, 2**32 - 5)
+    left, right = initiator(["a", "b"]), responder(["b", "c"], numbers=numbers)
+    carry(left, right, right.start())
+    assert left.intersection == ["b"]
+
+
+def test_no_weak_key_is_made() -> None:
+    for bits in (1024, 2040, 2052, 16392):
+        with pytest.raises(psi.BadArgument, match=f"key_bits is {bits}; expected a multiple of 8 from 2048 to 16384"):
+            rsa.generate(bits)
+    rsa.check_key_bits(2048)
+    rsa.check_key_bits(16384)
 
 
 def test_a_key_under_which_blinding_leaks_is_refused() -> None:

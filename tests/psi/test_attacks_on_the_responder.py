@@ -466,7 +466,6 @@ def test_a_count_changed_on_the_way_to_the_responder_shows(terms: TermsOf) -> No
         ("ecdh", 2**64 - 1),
         ("rsa, initiator", 1),
         ("ecdh, initiator", 1),
-        ("ecdh, cardinality", 3),
     ],
 )
 def test_a_count_that_cannot_be_is_refused_though_its_digest_fits(name: str, count: int) -> None:
@@ -479,6 +478,16 @@ def test_a_count_that_cannot_be_is_refused_though_its_digest_fits(name: str, cou
     *reveal, confirm = left.reveal()
     answers(right, reveal)
     message = writer_of(confirm, Side.INITIATOR).confirm(count, lie)
+    refused(right, message, psi.ResultMismatch, "the parties' results differ")
+
+
+@pytest.mark.parametrize(("ids", "peer_ids"), [("ab", "bcd"), ("abc", "bd")], ids=["than it has", "than we have"])
+def test_a_number_of_more_shared_ids_is_refused_though_its_digest_fits(ids: str, peer_ids: str) -> None:
+    left, right = matched(list(ids), list(peer_ids), **TERMS["ecdh, cardinality"])
+    assert left._asker is not None
+    lie = left._digest(Side.INITIATOR, left._asker.context, 3, b"")
+    (confirm,) = left.reveal()
+    message = writer_of(confirm, Side.INITIATOR).confirm(3, lie)
     refused(right, message, psi.ResultMismatch, "the parties' results differ")
 
 
@@ -722,12 +731,29 @@ def test_a_private_key_does_not_show_itself() -> None:
     assert right._own is not None and str(numbers.p) not in repr(right._own._holder)
 
 
-def test_a_threads_pool_ends_with_the_failed_run() -> None:
-    right = responder([str(i) for i in range(300)], workers=2, chunk=300)
-    run = run_of(next(right.start()))
+MANY = [str(i) for i in range(128)]
+"""As many as a run shares out among threads."""
+
+
+def test_threads_end_with_the_failed_run() -> None:
+    left, right = initiator(MANY, workers=2, chunk=128), responder(MANY, workers=2, chunk=128)
+    offer = next(right.start())
     next(right.advance())
-    assert right._workers._own is not None
-    refused(right, blinded(run, [0]), psi.BadElement, "element 0 of the peer is out of range")
+    assert len(answers(left, [offer])) == 1
+    for run in (left, right):
+        assert run._workers._own is not None
+        refused(run, b"garbage", psi.BadMessage, "7 bytes long")
+
+
+def test_threads_and_key_end_with_the_last_use_of_the_key() -> None:
+    left, right = initiator(["1"], chunk=128), responder(MANY, workers=2, chunk=128)
+    offer = next(right.start())
+    next(right.advance())
+    assert right._workers._own is not None and right._given_key is not None
+    answers(right, answers(left, [offer]))
+    assert right._workers._own is None and right._given_key is None
+    assert right._answers is not None and right._answers._holder is None
+    assert right._own is not None and right._own._holder is None
 
 
 @each_protocol

@@ -24,7 +24,7 @@ def play_here(settings: Bench) -> dict[str, dict[str, Any]]:
     """Both roles in threads of this process: what each says in the end."""
     pipes = {role: multiprocessing.Pipe() for role in (RESPONDER, INITIATOR)}
     threads = [
-        threading.Thread(target=bench_processes.play, args=(theirs, settings, role), daemon=True)
+        threading.Thread(target=bench_processes._guarded, args=(bench_processes.play, theirs, settings, role))
         for role, (_, theirs) in pipes.items()
     ]
     for thread in threads:
@@ -38,6 +38,8 @@ def play_here(settings: Bench) -> dict[str, dict[str, Any]]:
     for pipe in ours.values():
         assert "finished" in json.loads(_heard_bytes(pipe))
     said = {role: json.loads(_heard_bytes(pipe)) for role, pipe in ours.items()}
+    for pipe in ours.values():
+        pipe.close()
     for thread in threads:
         thread.join(10)
     return said
@@ -126,6 +128,19 @@ def test_another_result_than_the_known_one_is_told(kind: type[Bench], reveal: st
     assert {role: each["correct"] for role, each in said.items()} == correct
 
 
+@pytest.mark.parametrize("wrong", [INITIATOR, RESPONDER])
+def test_a_run_is_correct_only_if_both_roles_say_so(wrong: str) -> None:
+    said = {"sent": 1, "size": 1, "cpu_seconds": 1.0, "peak_rss_mb": 1.0}
+    floor = bench.Floor(1.0, 1.0)
+
+    def summary(**correct: bool) -> dict[str, Any]:
+        results = {role: said | {"correct": each} for role, each in correct.items()}
+        return bench._summary(SMALL, "cryptography", 1.0, (floor, floor), results)
+
+    assert summary(**{INITIATOR: True, RESPONDER: True})["correct"] is True
+    assert summary(**{INITIATOR: True, RESPONDER: True, wrong: False})["correct"] is False
+
+
 def test_the_made_up_ids_overlap_as_said_and_stand_in_another_order() -> None:
     mine, theirs = SMALL.ids(INITIATOR), SMALL.ids(RESPONDER)
 
@@ -173,6 +188,22 @@ def test_the_floor_adds_what_all_timers_do_at_once() -> None:
 
     assert floor.seconds == pytest.approx(1500 / 150)
     assert floor.cpu_seconds == pytest.approx(1500 * 0.005)
+
+
+def test_a_floor_is_measured_on_no_more_than_the_operations_of_the_run() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    settings = replace(SMALL, n=50, m=0, workers=1)
+    timer = threading.Thread(target=bench_processes._guarded, args=(bench_processes.time_floor, theirs, settings))
+    timer.start()
+    for word in ("prepare", "measure"):
+        ours.send_bytes(json.dumps({"word": word, "engine": "cryptography"}).encode())
+        heard = json.loads(_heard_bytes(ours))
+    ours.close()
+    timer.join(10)
+
+    assert heard["done"] >= -(-settings.operations // settings.cores)
+    assert heard["cpu_seconds"] > 0 and 0.3 <= heard["seconds"] < 1
+    assert not timer.is_alive()
 
 
 def test_of_several_runs_the_one_of_median_ratio_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import psi
-from psi.messages import MAX_MESSAGE_BYTES, Kind, Side, Writer
+from psi.messages import MAX_CHUNK, MAX_MESSAGE_BYTES, Kind, Side, Writer
 from tests.psi.attacks import PROTOCOLS, TERMS, both, declared, end, play, refused
 from tests.psi.helpers import (
     CHUNK_HEAD,
@@ -278,10 +278,24 @@ def test_tags_and_reveals_cut_inside_a_tag_are_refused(protocol: str) -> None:
     refused(right, reveal[:-1], psi.BadMessage, "cut or too long; expected items of 12 bytes")
 
 
-def test_a_chunk_without_its_numbers_is_refused() -> None:
-    right, run = started(["a"])
-    message = Writer(Side.INITIATOR, run).chunk(Kind.BLINDED, 0, 1, b"")[: CHUNK_HEAD - 1]
-    refused(right, message, psi.BadMessage, "a message of the blinded items that is cut or too long")
+@each_protocol
+@pytest.mark.parametrize("missing", range(1, 17))
+def test_a_chunk_without_its_numbers_is_refused(protocol: str, missing: int) -> None:
+    """What is left must not pass for a negative number of items."""
+    left, right, chunks = asked(["a"], ["a"], protocol=protocol)
+    own = Writer(Side.RESPONDER, chunks[0][3:HEAD])
+    message = own.chunk(Kind.TAGS, 0, 1, b"")[:-missing]
+    refused(left, message, psi.BadMessage, "a message of the tags items that is cut or too long")
+    refused(right, chunks[0][: CHUNK_HEAD - missing], psi.BadMessage, "of the blinded items that is cut or too long")
+    _, right, (reveal, _) = revealed(["a"], ["a"], protocol=protocol)
+    refused(right, reveal[: CHUNK_HEAD - missing], psi.BadMessage, "of the reveal items that is cut or too long")
+
+
+@each_protocol
+def test_chunks_of_the_greatest_size_are_said_and_taken(protocol: str) -> None:
+    left, right = both(["a"], ["a"], protocol=protocol, chunk=MAX_CHUNK)
+    assert play(left, right, lambda number, message: [message]) is None
+    assert left.finished and right.finished
 
 
 @pytest.mark.parametrize("size", [0, 1, HEAD - 1])
@@ -291,8 +305,9 @@ def test_a_message_without_a_whole_header_is_refused(size: int) -> None:
 
 
 def test_a_message_that_is_too_long_is_refused_unread() -> None:
-    message = b"R\1" + bytes(MAX_MESSAGE_BYTES)
+    message = b"R\1" + bytes(MAX_MESSAGE_BYTES - 1)
     refused(initiator(["a"]), message, psi.BadMessage, f"expected {HEAD} to {MAX_MESSAGE_BYTES}")
+    refused(initiator(["a"]), message[:-1], psi.BadMessage, "of another version")  # of the greatest length: it is read
 
 
 @pytest.mark.parametrize("side", [0, ord("i"), ord("X"), 255])

@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import psi
-from psi.hashing import TAG_BYTES
-from psi.joint import store_items
+from psi import joint
+from psi.hashing import OUTPUT_BYTES, TAG_BYTES
 from psi.messages import Kind
+from psi.okvs import decode
 from psi.oprf import PROTOCOLS
 from psi.pairing import shares
+from psi.tags import rows
 from tests.psi.helpers import (
     SESSION,
     TASK,
     Seeded,
     carry,
     finish,
+    holder,
     initiator,
     items_of,
     key,
@@ -228,9 +231,9 @@ def test_a_joint_run_has_no_result_before_it_is_joined() -> None:
 
 
 def test_a_joint_party_and_one_that_is_not_do_not_begin() -> None:
-    for joint in (False, True):
-        with pytest.raises(psi.BadMessage, match=f"joint={not joint}; expected .*joint={joint}"):
-            initiator(["a"], joint=joint).receive(next(responder(["a"], joint=not joint).start()))
+    for ours in (False, True):
+        with pytest.raises(psi.BadMessage, match=f"joint={not ours}; expected .*joint={ours}"):
+            initiator(["a"], joint=ours).receive(next(responder(["a"], joint=not ours).start()))
 
 
 # What the initiator learns
@@ -252,13 +255,28 @@ def test_a_joint_run_says_no_tags() -> None:
             Kind.CELLS,
         }
         cells = of_kind(said[number], Kind.CELLS)
-        assert sum(len(items_of(message, 16)) for message in cells) == store_items(len(others[number]))
+        assert sum(len(items_of(message, 16)) for message in cells) == joint.store_items(len(others[number]))
     before = b"".join(message for each in said for message in each)
     assert not any(tag in before for tag in tags.values())
     assert joined(runs) == ["all"]
     for number, (left, right) in enumerate(runs):
         end = b"".join(finish(left, right))
         assert [each for each in others[number] if tags[number, each] in end] == ["all"]
+
+
+def test_a_share_stands_in_its_store_behind_a_mask() -> None:
+    """Whoever knows the pair keys, another responder say, could otherwise look for the shares of guessed ids."""
+    ids, keys = [f"id-{i}" for i in range(50)], [bytes(range(32))]
+    key_holder = holder("ecdh")
+    powers = key_holder.powers(ids)
+    outputs = rows(key_holder.context.outputs(ids, powers, key_holder.width), OUTPUT_BYTES)
+    items = joint.store(outputs, ids, keys, key_holder.context, Seeded(b"store"))
+    assert np.array_equal(joint.unmask(outputs, key_holder.context, items).values, shares(ids, keys))
+    words, _ = joint._words_and_masks(outputs, key_holder.context)
+    cells = np.frombuffer(items[16:], ">u8").reshape(-1, 2).astype(np.uint64)
+    stored = decode(words, 0, cells)
+    assert not (stored == shares(ids, keys)).any()
+    assert not (np.diff(stored ^ shares(ids, keys), axis=0) == 0).any()  # nor behind the same mask
 
 
 def members(count: int, responders: int) -> tuple[list[str], list[list[str]], NDArray[np.bool_]]:

@@ -13,6 +13,7 @@ from psi.messages import MAX_ATTEMPT, Kind, Side, Writer
 from psi.oprf import PROTOCOLS
 from psi.run import WINDOW
 from tests.psi.helpers import (
+    SESSION,
     WIDTH,
     answers,
     asked,
@@ -52,10 +53,18 @@ def pair_of(
     *,
     chunks: tuple[int, int] | None = None,
     joint: Sequence[bytes] | None = None,
+    session: bytes = SESSION,
 ) -> Pair:
     first, second = chunks or CHUNKS[protocol]
-    left = initiator(ids, protocol=protocol, reveal=reveal, chunk=first, joint=joint is not None)
-    right = responder(peer_ids, protocol=protocol, reveal=reveal, chunk=second, joint=False if joint is None else joint)
+    left = initiator(ids, session=session, protocol=protocol, reveal=reveal, chunk=first, joint=joint is not None)
+    right = responder(
+        peer_ids,
+        session=session,
+        protocol=protocol,
+        reveal=reveal,
+        chunk=second,
+        joint=False if joint is None else joint,
+    )
     return left, right
 
 
@@ -116,7 +125,8 @@ def test_a_run_of_few_or_no_ids_that_is_cut_anywhere_goes_on(
 def test_a_joint_run_that_is_cut_anywhere_goes_on(protocol: str, reveal: str, moves: Sequence[Act]) -> None:
     """One of two responders' links is cut; the other's run waits for it."""
     keys, peers = [bytes(range(32))], (["c", "x", "e", "a"], ["a", "b", "c"])
-    others = Lossy(*pair_of(protocol, reveal, OWN, peers[1], joint=keys, chunks=(50, 200)), reveal=lambda: None)
+    second = pair_of(protocol, reveal, OWN, peers[1], joint=keys, chunks=(50, 200), session=b"of the other")
+    others = Lossy(*second, reveal=lambda: None)
     others.run()
     assert others.left.matched
 
@@ -203,6 +213,15 @@ def test_a_run_is_resumed_before_its_offer_came(protocol: str) -> None:
     finish(left, right)
     assert left.intersection == right.intersection == ["a", "c", "e"]
     assert all(message[ATTEMPT] == 1 for message in said)
+
+
+def test_a_responder_that_begins_after_the_resume_offers_again() -> None:
+    left, right = pair_of("ecdh")
+    request = left.resume()
+    assert list(left.receive(offer_of(right))) == []
+    carry(left, right, right.receive(request))
+    finish(left, right)
+    assert left.intersection == right.intersection == ["a", "c", "e"]
 
 
 def test_an_offer_that_came_is_not_asked_for_again() -> None:

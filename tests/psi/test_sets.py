@@ -629,6 +629,7 @@ def test_a_list_that_is_changed_after_the_start_does_not_change_the_run() -> Non
     assert left.intersection == ["b"]
 
 
+@pytest.mark.timeout(60 + RUNS)
 def test_seeded_random_runs_agree_with_python() -> None:
     """HETEROFED_PSI_RUNS=1000 is the long form: any terms, sizes, overlaps, chunks and two to six parties."""
     draw = random.Random(20)

@@ -128,6 +128,7 @@ def test_nothing_in_common_is_an_error_at_every_party_unless_it_may_be(directory
             for each in ends:
                 assert "a, while matching ids: no id is common to all 3 parties; expected at least one." in str(each)
                 assert "are common with" not in str(each)
+            assert all("ended the task (AlignmentError): a, while" in str(each) for each in ends[1:])  # by link
             assert directory.find(task_id).status is TaskStatus.FAILED
 
 

@@ -26,6 +26,7 @@ from heterofed.scheduler import matching
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import Matched
 from psi.messages import Kind
+from psi.telling import OwnItems
 from tests.scheduler.matching_parties import Parties, parties, people
 from tests.tiny import PEOPLE, Collaborator, Host, person
 
@@ -307,6 +308,24 @@ def test_who_is_done_waits_longer_than_its_timeout_for_others_that_are_at_work(m
     assert ends == dict.fromkeys(ends, Matched(ids[:5], 5))
 
 
+def test_a_collaborator_with_many_ids_says_that_it_works_while_it_has_nothing_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluate = OwnItems._evaluate
+
+    def slow(self: OwnItems, count: int) -> None:
+        if threading.current_thread().name == "c1":
+            time.sleep(0.6)
+        evaluate(self, count)
+
+    monkeypatch.setattr(OwnItems, "_evaluate", slow)
+    ids = [f"id-{number}" for number in range(4 * 1024)]
+    with parties("host", "c1", "c2", timeout_s=1.5, joint=True) as together:
+        ends = together.match({"host": ids[:5], "c1": ids, "c2": ids[:5]})
+
+    assert ends == dict.fromkeys(ends, Matched(ids[:5], 5))
+
+
 # --- who waits, and who breaks the rules ------------------------------------------------------------------------------
 
 
@@ -322,7 +341,7 @@ def test_a_collaborator_that_is_done_is_told_to_wait_for_the_others(monkeypatch:
     send = Link.send
 
     def watch(self: Link, to: str, message: Any, timeout_s: float = 0.0) -> None:
-        if isinstance(message, StillMatching):
+        if isinstance(message, StillMatching) and to != "host":
             told.append(to)
         send(self, to, message, timeout_s)
 
