@@ -105,7 +105,7 @@ def play(pipe: Connection, bench: Bench, role: str) -> None:
 
     Last come its result and what it took. It ends once the parent closes the pipe.
     """
-    ids, expected = bench.ids(role), bench.expected()
+    ids = bench.ids(role)
     if not bench.engines:  # asking has tested them, so that it does not happen in the run
         raise PsiError("no engine works here")
     common: Json = {"task": "bench", "session": b"one run of two processes"}
@@ -127,6 +127,7 @@ def play(pipe: Connection, bench: Bench, role: str) -> None:
     used = {"cpu_seconds": _cpu_seconds() - before, "peak_rss_mb": _peak_rss_mb()}
     knows_which = bench.reveal == Reveal.BOTH or (bench.reveal == Reveal.INITIATOR and role == INITIATOR)
     knows_size = knows_which or bench.reveal == Reveal.CARDINALITY
+    expected = bench.expected()  # not before: it is no part of the run's memory
     correct = run.finished and (not knows_size or run.cardinality == len(expected))
     correct = correct and (not knows_which or run.intersection == expected)
     _say(pipe, size=run.cardinality if knows_size else None, correct=correct, sent=traffic.sent, **used)

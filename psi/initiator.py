@@ -360,6 +360,7 @@ class Initiator(Run):
             self._shares = unmask(self._questions.outputs, self._asker.context, bytes(self._items))
         else:
             shared = matches(self._questions.outputs, rows(self._items, ITEM_BYTES))
+            self._items = bytearray()
             self._cardinality = len(shared)
             if self.terms.reveal is not Reveal.CARDINALITY:
                 self.settle(shared)
