@@ -96,6 +96,7 @@ GOOD = holder().context.public
     [
         (prime("a", 512) * prime("b", 512), 65537, "its modulus has 1024 bits; expected 2048 to 16384"),
         (prime("a") * prime("b", 1016), 65537, "its modulus has 2040 bits"),
+        (255, 65537, "its modulus has 8 bits"),
         (P * Q * 2, 65537, "its modulus is even"),
         (1 << 16383, 65537, "its modulus is even"),
         (P * Q, 3, "its public exponent is out of range; expected 65537 to"),
@@ -111,7 +112,7 @@ GOOD = holder().context.public
         (prime("single", 2048), 65537, "its modulus is prime"),
     ],
     ids=[
-        "1024 bits", "2040 bits", "even n", "even n of 16384 bits", "e=3", "e=1", "e=0", "e=65535", "even e",
+        "1024 bits", "2040 bits", "8 bits", "even n", "even n of 16384 bits", "e=3", "e=1", "e=0", "e=65535", "even e",
         "composite e", "n=3pq", "n=65521pq", "n=p^2", "n=p^3", "n prime",
     ],
 )  # fmt: skip
