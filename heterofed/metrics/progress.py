@@ -60,6 +60,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+LEAST_RATED_S = 0.5
+"""A rate over less time says nothing."""
+
+
 class Progress(ABC):
     """Keeps the snapshot; subclasses show it.
 
@@ -91,8 +95,8 @@ class Progress(ABC):
         """Note how far the matching of ids is, in elements; a total of 0 is not known yet."""
         now = time.monotonic()
         if self._matching_began is None:
-            self._matching_began = now  # a rate needs two looks
-        elif total and now >= self._next_show:
+            self._matching_began = now
+        elif total and now >= self._next_show and now - self._matching_began >= LEAST_RATED_S:
             self._next_show = now + self.every_s
             per_s = done / max(now - self._matching_began, 1e-9)
             self.show_matching(done, total, per_s, (total - done) / per_s if done else None)

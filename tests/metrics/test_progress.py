@@ -313,6 +313,15 @@ def test_the_bar_is_drawn_to_stderr(time: Time, capsys: pytest.CaptureFixture[st
     assert "hospital: testing" in said
 
 
+def test_a_rate_of_the_matching_is_shown_only_after_a_while(time: Time, said: list[str]) -> None:
+    view = PlainProgress("hospital")
+    for done, moment in ((0, 0.0), (5, 0.1), (8, 10.0)):
+        time.now += moment
+        view.matched(done, 10)
+
+    assert said == ["hospital: matching ids, 8 of 10 elements, 1 a second, 0:03 left"]
+
+
 def test_the_bar_shows_the_matching_without_a_log_line_for_every_look(
     time: Time, capsys: pytest.CaptureFixture[str], said: list[str]
 ) -> None:
