@@ -17,7 +17,7 @@ from psi.ecdh import EcdhAsker
 from psi.entropy import Source
 from psi.errors import BadArgument, BadMessage, NotYet, UsedTwice
 from psi.hashing import ITEM_BYTES, TAG_BYTES
-from psi.joint import Shares, store_items, unmask
+from psi.joint import Shares, offered_items, unmask
 from psi.messages import (
     MAX_ATTEMPT,
     ChunkReader,
@@ -251,12 +251,7 @@ class Initiator(Run):
         self._questions = Questions(self._asker, self._ids, self._workers, source, in_order=in_order)
         self._writer = replace(self._writer, run=run)
         self._answers_in = ChunkReader(Kind.ANSWERS, self._asker.width, total=self._questions.total)
-        try:
-            items = store_items(offer.count) if self.terms.joint else offer.count
-        except BadArgument:
-            raise BadMessage(
-                f"the responder offers a store of {offer.count} ids, more than a store can hold. It is faulty."
-            ) from None
+        items = offered_items(offer.count) if self.terms.joint else offer.count
         self._items_in = ChunkReader(self._items_kind, ITEM_BYTES, total=items)
         self._items_seen = None if self.terms.joint else Repeats(ITEM_BYTES)
         self._peer_count = offer.count
@@ -347,14 +342,14 @@ class Initiator(Run):
         self._phase = Phase.FINISHED
 
     def _match_if_complete(self) -> None:
-        if self._phase is not Phase.EXCHANGING or self._answers_in is None or self._items_in is None:
+        answers, items = self._answers_in, self._items_in
+        if self._phase is not Phase.EXCHANGING or answers is None or items is None:
             return
-        if not (self._answers_in.complete and self._items_in.complete):
+        # An empty run begins too: the responder has to say that it knows of there being nothing to answer.
+        if not (answers.complete and items.complete and answers.begun):
             return
         if self._questions is None or self._asker is None:
             return
-        if not self._answers_in.begun:
-            return  # the responder has not said yet that it knows of there being nothing to answer
         self._items_seen = None
         if self.terms.joint:
             self._shares = unmask(self._questions.outputs, self._asker.context, bytes(self._items))

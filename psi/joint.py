@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psi.entropy import Source
-from psi.errors import BadMessage
+from psi.errors import BadArgument, BadMessage
 from psi.hashing import ITEM_BYTES, Context
 from psi.okvs import CELL_BYTES, KEY_WORDS, SEEDS, cells_for, decode, encode
 from psi.pairing import shares
@@ -46,6 +46,20 @@ class Shares:
 def store_items(count: int) -> int:
     """Items of 16 bytes in which a store of `count` ids travels: its seed, then its cells."""
     return 1 + cells_for(count)
+
+
+def offered_items(count: int) -> int:
+    """The same, for the count that a peer offers.
+
+    Raises:
+        BadMessage: no store can hold that many.
+    """
+    try:
+        return store_items(count)
+    except BadArgument:
+        raise BadMessage(
+            f"the responder offers a store of {count} ids, more than a store can hold. It is faulty."
+        ) from None
 
 
 def store(outputs: Rows, ids: Sequence[str], pair_keys: Sequence[bytes], context: Context, source: Source) -> bytes:
