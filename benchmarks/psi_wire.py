@@ -38,7 +38,7 @@ from heterofed.frames.messages import AnyMessage, PsiPart
 from heterofed.tasks.directory import open_directory
 from psi import bench
 from psi.bench import Bench
-from psi.bench_processes import INITIATOR, RESPONDER, _cpu_seconds, _hear, _peak_rss_mb, _say
+from psi.bench_processes import INITIATOR, RESPONDER, cpu_time, hear, peak_mb, say
 from psi.cli import FAILED, WRONG
 from psi.errors import PsiError
 from psi.oprf import PROTOCOLS, RSA
@@ -70,9 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         with (
             tempfile.TemporaryDirectory(prefix="psi-wire-") as home,
             _environment(_settings(measured, home)),
-            patch.object(bench, "play", party),  # it speaks with its parent as the roles of psi.bench do
         ):
-            result = bench.repeat(measured, options.repeat) | {"load_before": load}
+            result = bench.repeat(measured, options.repeat, party=party) | {"load_before": load}
     except (PsiError, HeterofedError, OSError) as error:
         print(f"psi_wire: {error}", file=sys.stderr)
         return FAILED
@@ -92,14 +91,14 @@ def party(pipe: Connection, measured: Bench, role: str) -> None:
     from heterofed.scheduler import intersecting
 
     logging.getLogger("heterofed").addHandler(logging.NullHandler())  # nobody is to read what the parties say
-    ids, expected = measured.ids(role), measured.expected()
+    ids = measured.ids(role)
     if not measured.engines:  # asking has tested them, so that it does not happen in the run
         raise PsiError("no engine works here")
     if role == RESPONDER:
         task_id = open_directory(Settings.from_env()).store.create("psi_wire", [INITIATOR, RESPONDER]).id
-        _say(pipe, task=task_id)
+        say(pipe, task=task_id)
     else:
-        task_id = _hear(pipe)["task"]
+        task_id = hear(pipe)["task"]
     part = intersecting.Intersection(task_id, role, ids, data_channel_timeout=(PATIENCE_S, PATIENCE_S))
     name = "match_as_host" if role == INITIATOR else "match_as_collaborator"
     watch = _Watch(pipe, getattr(intersecting, name))
@@ -110,8 +109,8 @@ def party(pipe: Connection, measured: Bench, role: str) -> None:
         raise PsiError(str(error)) from None
     for process in multiprocessing.active_children():
         process.join(END_S)  # the time of workers counts once they have ended
-    used = {"cpu_seconds": _cpu_seconds() - watch.cpu_before, "peak_rss_mb": _peak_rss_mb()}
-    _say(pipe, size=matched.count, correct=matched.ids == expected, sent=watch.sent, **used)
+    used = {"cpu_seconds": cpu_time() - watch.cpu_before, "peak_rss_mb": peak_mb()}
+    say(pipe, size=matched.count, correct=matched.ids == measured.expected(), sent=watch.sent, **used)
 
 
 @dataclass
@@ -131,12 +130,12 @@ class _Watch:
                 self.sent += message.payload.nbytes
             send(to, message, timeout_s)
 
-        _say(self.pipe, ready=True)
-        _hear(self.pipe)
-        self.cpu_before = _cpu_seconds()
+        say(self.pipe, ready=True)
+        hear(self.pipe)
+        self.cpu_before = cpu_time()
         with patch.object(link, "send", counting):
             matched = self.match(link, *arguments, **options)
-        _say(self.pipe, finished=True)
+        say(self.pipe, finished=True)
         return matched
 
 

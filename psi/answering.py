@@ -31,8 +31,6 @@ class Answers:
         self._seen = Repeats(holder.width)
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._given: deque[tuple[int, bytes]] = deque(maxlen=WINDOW)
-        self.received = 0
-        """Elements that came."""
         self.computed = 0
         """Elements that are answered."""
         self._next = 0
@@ -48,8 +46,8 @@ class Answers:
         """Whether elements are left to answer."""
         return bool(self._waiting)
 
-    def take(self, position: int, elements: bytes) -> int:
-        """Accept elements; returns how many.
+    def take(self, position: int, elements: bytes) -> None:
+        """Accept elements.
 
         Raises:
             BadElement: one of them must not meet the key, or came before.
@@ -71,8 +69,6 @@ class Answers:
                 "each id. End the run: the peer's randomness is broken, or it asks twice."
             )
         self._waiting.append((position, elements))
-        self.received += count
-        return count
 
     def compute(self) -> tuple[int, bytes]:
         """Answer the oldest waiting chunk: (position, answers)."""

@@ -14,7 +14,9 @@ import platform
 import secrets
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 
 from psi import engines
 from psi.bench_processes import INITIATOR, RESPONDER, Child, Json, child, cores, play, processor, time_floor
@@ -99,6 +101,10 @@ class Bench:
         return [f"id{number:010d}" for number in range(self.n - self.shared, self.n)]
 
 
+Party = Callable[[Connection, Bench, str], None]
+"""What a role's process does: takes the pipe to its parent, what to run, and its role."""
+
+
 @dataclass(frozen=True)
 class Floor:
     """What all private operations of a run take."""
@@ -109,8 +115,13 @@ class Floor:
     """Of processor time."""
 
 
-def measure(bench: Bench, *, all_floors: bool = False) -> Json:
+def measure(bench: Bench, *, all_floors: bool = False, party: Party = play) -> Json:
     """Run it once; the result is what `python -m psi bench --json` prints.
+
+    Args:
+        bench: what to run.
+        all_floors: whether to time the bare operations of every engine.
+        party: what either role's process does; it speaks with this one as `play` does.
 
     Raises:
         PsiError: a role failed.
@@ -121,7 +132,7 @@ def measure(bench: Bench, *, all_floors: bool = False) -> Json:
     engine = bench.engine or bench.engines[0]
     with contextlib.ExitStack() as stack:
         timers = [stack.enter_context(child(time_floor, "a timer of the floor", bench)) for _ in range(bench.cores)]
-        roles = {name: stack.enter_context(child(play, name, bench, name)) for name in (RESPONDER, INITIATOR)}
+        roles = {name: stack.enter_context(child(party, name, bench, name)) for name in (RESPONDER, INITIATOR)}
         roles[INITIATOR].tell(**roles[RESPONDER].hear(start_s))  # the port
         for role in roles.values():
             role.hear(start_s)  # that it is ready
@@ -140,7 +151,7 @@ def measure(bench: Bench, *, all_floors: bool = False) -> Json:
     return result | {"floors": {engine: result["floor_seconds"], **floors}} if all_floors else result
 
 
-def repeat(bench: Bench, times: int, *, all_floors: bool = False) -> Json:
+def repeat(bench: Bench, times: int, *, all_floors: bool = False, party: Party = play) -> Json:
     """Run it several times; the result is that of the run with the median ratio, and `runs` has the others in short.
 
     Raises:
@@ -149,7 +160,7 @@ def repeat(bench: Bench, times: int, *, all_floors: bool = False) -> Json:
     """
     if times < 1:
         raise BadArgument(f"repeat is {times}; expected 1 or more.")
-    runs = [measure(bench, all_floors=all_floors) for _ in range(times)]
+    runs = [measure(bench, all_floors=all_floors, party=party) for _ in range(times)]
     median = statistics.median_low([run["ratio"] for run in runs])
     chosen = next(run for run in runs if run["ratio"] == median)
     short = ("seconds", "floor_seconds", "floor_range", "ratio", "cpu_ratio", "correct")

@@ -55,7 +55,7 @@ class Child:
 
     def tell(self, **what: object) -> None:
         """Send something."""
-        _say(self._pipe, **what)
+        say(self._pipe, **what)
 
     def hear(self, timeout_s: float) -> Json:
         """What it says next.
@@ -69,7 +69,7 @@ class Child:
         if not self._pipe.poll(timeout_s):
             raise TimeoutError(f"{name} said nothing for {timeout_s:.0f} s; expected it to go on. Measure fewer ids.")
         try:
-            heard = _hear(self._pipe)
+            heard = hear(self._pipe)
         except (EOFError, ConnectionResetError):
             self._process.join(_END_S)
             raise ConnectionError(
@@ -111,9 +111,9 @@ def play(pipe: Connection, bench: Bench, role: str) -> None:
     common: Json = {"task": "bench", "session": b"one run of two processes"}
     common |= {each: getattr(bench, each) for each in ("protocol", "reveal", "chunk", "workers", "engine")}
     with _connected(pipe, role) as connection:
-        _say(pipe, ready=True)
-        _hear(pipe)
-        before = _cpu_seconds()
+        say(pipe, ready=True)
+        hear(pipe)
+        before = cpu_time()
         run: Initiator | Responder
         if role == INITIATOR:
             run = Initiator(ids, **common)
@@ -121,17 +121,17 @@ def play(pipe: Connection, bench: Bench, role: str) -> None:
         else:
             run = Responder(ids, key_bits=bench.bits, **common)
             traffic = sockets.serve(run, connection)
-        _say(pipe, finished=True)
+        say(pipe, finished=True)
     for process in multiprocessing.active_children():
         process.join(_END_S)  # the time of workers counts once they have ended
-    used = {"cpu_seconds": _cpu_seconds() - before, "peak_rss_mb": _peak_rss_mb()}
+    used = {"cpu_seconds": cpu_time() - before, "peak_rss_mb": peak_mb()}
     knows_which = bench.reveal == Reveal.BOTH or (bench.reveal == Reveal.INITIATOR and role == INITIATOR)
     knows_size = knows_which or bench.reveal == Reveal.CARDINALITY
     expected = bench.expected()  # not before: it is no part of the run's memory
     correct = run.finished and (not knows_size or run.cardinality == len(expected))
     correct = correct and (not knows_which or run.intersection == expected)
-    _say(pipe, size=run.cardinality if knows_size else None, correct=correct, sent=traffic.sent, **used)
-    _hear(pipe)  # until the parent closes it: our end costs time, in which the floor is measured
+    say(pipe, size=run.cardinality if knows_size else None, correct=correct, sent=traffic.sent, **used)
+    hear(pipe)  # until the parent closes it: our end costs time, in which the floor is measured
 
 
 def time_floor(pipe: Connection, bench: Bench) -> None:
@@ -140,19 +140,19 @@ def time_floor(pipe: Connection, bench: Bench) -> None:
     count = min(_FLOOR_ITEMS, share)
     prepared, operation = "", _nothing
     while True:
-        told = _hear(pipe)
+        told = hear(pipe)
         if told["engine"] != prepared:
             prepared, operation = told["engine"], _bare(bench, told["engine"], count)
             operation()
         if told["word"] == "prepare":
-            _say(pipe, prepared=True)
+            say(pipe, prepared=True)
             continue
-        done, seconds, before, started = 0, 0.0, _cpu_seconds(), time.perf_counter()
+        done, seconds, before, started = 0, 0.0, cpu_time(), time.perf_counter()
         while seconds < _LEAST_FLOOR_S or (done < share and seconds < _FLOOR_S):
             operation()
             done += count
             seconds = time.perf_counter() - started
-        _say(pipe, done=done, seconds=seconds, cpu_seconds=_cpu_seconds() - before)
+        say(pipe, done=done, seconds=seconds, cpu_seconds=cpu_time() - before)
 
 
 def cores() -> int:
@@ -173,7 +173,7 @@ def _guarded(work: Callable[..., None], pipe: Connection, *arguments: object) ->
         pass  # the parent is done with us
     except (PsiError, OSError) as error:
         with contextlib.suppress(OSError):
-            _say(pipe, error=f"{type(error).__name__}: {error}")
+            say(pipe, error=f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
@@ -181,10 +181,10 @@ def _connected(pipe: Connection, role: str) -> Iterator[socket.socket]:
     if role == RESPONDER:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.settimeout(_CONNECT_S)
-            _say(pipe, port=listener.getsockname()[1])
+            say(pipe, port=listener.getsockname()[1])
             connection, _ = listener.accept()
     else:
-        connection = socket.create_connection(("127.0.0.1", _hear(pipe)["port"]), _CONNECT_S)
+        connection = socket.create_connection(("127.0.0.1", hear(pipe)["port"]), _CONNECT_S)
     with connection:
         yield connection
 
@@ -205,22 +205,24 @@ def _bare(bench: Bench, engine: str, count: int) -> Callable[[], bytes]:
     return lambda: multiply(scalar, points)
 
 
-def _say(pipe: Connection, **what: object) -> None:
+def say(pipe: Connection, **what: object) -> None:
+    """Tell the process at the other end."""
     pipe.send_bytes(json.dumps(what).encode())
 
 
-def _hear(pipe: Connection) -> Json:
+def hear(pipe: Connection) -> Json:
+    """Wait for what the process at the other end tells."""
     heard: Json = json.loads(pipe.recv_bytes())
     return heard
 
 
-def _cpu_seconds() -> float:
+def cpu_time() -> float:
     """Of this process and of those that it started and that have ended."""
     times = os.times()  # in steps of 10 ms, so only for what process_time does not count
     return time.process_time() + times.children_user + times.children_system
 
 
-def _peak_rss_mb() -> float:
+def peak_mb() -> float:
     """The most memory that this process had; 0 where the system does not say."""
     peak = _line_of("/proc/self/status", "VmHWM")
     if peak:

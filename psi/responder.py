@@ -202,7 +202,6 @@ class Responder(Run):
     def _outgoing(self) -> Iterator[bytes]:
         """Answers first, for the initiator waits for them; then, once all is answered, what is left to tell."""
         while self._answers is not None and self._answers.waiting:
-            self._check_going_on()
             with self._ending_on_error():
                 message = self._next_answer(self._answers)
             yield message
@@ -210,7 +209,6 @@ class Responder(Run):
             yield self._writer.chunk(Kind.ANSWERS, part[0], self._blinded_total(), part[1])
         if self._blinded_in is not None and self._blinded_in.complete:
             while self._phase is not Phase.FINISHED and self._own is not None and self._own.sent < self._own.total:
-                self._check_going_on()
                 own = self._next_own()
                 if own is not None:
                     yield own

@@ -101,7 +101,8 @@ def check_key_bits(bits: int) -> None:
     """
     if not isinstance(bits, int) or not MIN_KEY_BITS <= bits <= MAX_KEY_BITS or bits % 8:
         raise BadArgument(
-            f"key_bits is {bits!r}; expected a multiple of 8 from {MIN_KEY_BITS} to {MAX_KEY_BITS}. 2048 is usual."
+            f"key_bits is {bits!r}; expected a multiple of 8 from {MIN_KEY_BITS} to {MAX_KEY_BITS}. "
+            f"{RECOMMENDED_KEY_BITS} is recommended."
         )
 
 

@@ -72,12 +72,15 @@ class Message(Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fie
     """Base of all messages."""
 
 
+Reveal: TypeAlias = Literal["both", "initiator", "cardinality"]
+"""Who learns which ids are shared: every party, the host alone, or nobody (but how many they are)."""
+
+
 class Matching(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """How the ids are matched; every party has to have chosen the same."""
 
     protocol: Literal["rsa", "ecdh"]
-    reveal: Literal["both", "initiator", "cardinality"]
-    """Who learns what; the host is the initiator."""
+    reveal: Reveal
     joint: bool
     """Whether the host learns only what all parties share; False: what it shares with each."""
 

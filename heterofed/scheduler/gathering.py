@@ -6,10 +6,10 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from heterofed.errors import ConfigError, PeerTimeout, RemoteProtocolError
-from heterofed.frames.messages import PROTOCOL_VERSION, CheckIn, Matching, Welcome
+from heterofed.frames.messages import PROTOCOL_VERSION, CheckIn, Matching, Reveal, Welcome
 from heterofed.protocol.phases import Role
 from heterofed.scheduler.link import Deadline, Link
-from heterofed.scheduler.seat import HostMoved, Reveal, Seat
+from heterofed.scheduler.seat import HostMoved, Seat
 from heterofed.wire.transport import Transport
 
 

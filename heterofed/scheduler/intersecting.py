@@ -9,14 +9,14 @@ from typing import get_args
 from heterofed.config import Settings
 from heterofed.errors import ConfigError, HeterofedError
 from heterofed.features.alignment import checked_ids
-from heterofed.frames.messages import Completed, CompleteTask
+from heterofed.frames.messages import Completed, CompleteTask, Reveal
 from heterofed.protocol.phases import Role
 from heterofed.scheduler.checks import check_seconds
 from heterofed.scheduler.gathering import check_in, gather
 from heterofed.scheduler.launch import seat_in
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import Matched, job_of, match_as_collaborator, match_as_host
-from heterofed.scheduler.seat import Reveal, Seat, presence
+from heterofed.scheduler.seat import Seat, presence
 from heterofed.tasks.model import MIN_PARTIES, PartyStatus, TaskStatus
 from heterofed.wire.transport import Transport
 

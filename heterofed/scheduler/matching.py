@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import psi
 from heterofed.errors import AlignmentError, HeterofedError, RemoteProtocolError, TaskFailed
-from heterofed.frames.messages import Blob, Matching, PairingKey, PairingKeys, PsiPart, StillMatching
+from heterofed.frames.messages import Blob, Matching, PairingKey, PairingKeys, PsiPart, Reveal, StillMatching
 from heterofed.metrics.progress import Progress
 from heterofed.scheduler.link import Link
-from heterofed.scheduler.seat import Reveal, Seat
+from heterofed.scheduler.seat import Seat
 
 REASSURE_EVERY_S = 10.0
 """How often the host tells a collaborator that is done to wait for the others; more often where waits are short."""

@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol
 
 from heterofed.config import Settings
 from heterofed.errors import HeterofedError, TaskFailed
-from heterofed.frames.messages import Matching
+from heterofed.frames.messages import Matching, Reveal
 from heterofed.metrics.progress import Progress
 from heterofed.metrics.tables import MetricsTable
 from heterofed.tasks.model import MIN_PARTIES, PartyStatus, TaskStatus
 from heterofed.wire.transport import Transport
-
-Reveal: TypeAlias = Literal["both", "initiator", "cardinality"]
-"""Who learns which ids are shared; the host is the initiator."""
 
 
 class TaskRecord(Protocol):

@@ -209,7 +209,7 @@ def test_a_floor_is_measured_on_no_more_than_the_operations_of_the_run() -> None
 def test_of_several_runs_the_one_of_median_ratio_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = iter([3.0, 1.0, 2.0])
 
-    def fake(settings: Bench, *, all_floors: bool) -> dict[str, Any]:
+    def fake(settings: Bench, *, all_floors: bool, party: object) -> dict[str, Any]:
         ratio = next(ratios)
         return {
             "ratio": ratio,
