@@ -40,11 +40,19 @@ class Parties:
     Args:
         keys: feature keys, host first.
         matching: the terms; by default those of two parties, or of a joint run.
+        timeouts: a party's own timeout in seconds, where it is not everybody's.
         job: other fields of everybody's MatchingJob.
     """
 
-    def __init__(self, *keys: str, matching: Matching | None = None, **job: Any) -> None:
+    def __init__(
+        self,
+        *keys: str,
+        matching: Matching | None = None,
+        timeouts: Mapping[str, float] | None = None,
+        **job: Any,
+    ) -> None:
         self.keys = keys
+        self._timeouts = timeouts or {}
         self.matching = matching or Matching("ecdh", "both", len(keys) > 2)
         self.told = {key: Told(key) for key in keys}
         self._job = {"timeout_s": 20.0, **job}
@@ -93,7 +101,8 @@ class Parties:
 
     def play(self, key: str, ids: Sequence[str]) -> Matched:
         """One party's part, in the calling thread."""
-        link, job, told = self.links[key], self.job(), self.told[key]
+        patience = {"timeout_s": self._timeouts[key]} if key in self._timeouts else {}
+        link, job, told = self.links[key], self.job(**patience), self.told[key]
         if key == self.keys[0]:
             return match_as_host(link, ids, job, told)
         return match_as_collaborator(link, ids, job, told, host=self.keys[0], collaborators=self.keys[1:])

@@ -470,16 +470,20 @@ def test_a_collaborator_that_gives_the_key_of_another_as_its_own_is_refused(monk
 
 
 @pytest.mark.parametrize(
-    ("kind", "who", "awaited"),
-    [(PairingKeys, "host", "keys for the intersection"), (PairingKey, "c1, c2", "key for the intersection")],
+    ("kind", "waiting", "who", "awaited"),
+    [
+        (PairingKeys, ["c1", "c2"], "host", "keys for the intersection"),
+        (PairingKey, ["host"], "c1, c2", "key for the intersection"),
+    ],
     ids=["host", "collaborators"],
 )
 def test_keys_that_do_not_come_are_missed_within_the_deadline(
-    kind: type[Any], who: str, awaited: str, monkeypatch: pytest.MonkeyPatch
+    kind: type[Any], waiting: list[str], who: str, awaited: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alter(monkeypatch, kind, lambda message: None)
 
-    with parties(*THREE, timeout_s=1) as together:
+    # Only those who wait for the keys are impatient: the others wait for what follows from them.
+    with parties(*THREE, timeouts=dict.fromkeys(waiting, 1.0)) as together:
         ends = together.match(THREE)
 
     texts = [str(each) for each in ends.values() if isinstance(each, PeerTimeout)]
