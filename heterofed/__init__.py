@@ -29,29 +29,46 @@ if TYPE_CHECKING:
         UnknownTask,
         WireError,
     )
+    from heterofed.metrics.calculator import register_metric
     from heterofed.metrics.progress import logger
+    from heterofed.metrics.storage import EventStorage, get_event_storage
     from heterofed.metrics.tables import MetricsTable, register_metrics
     from heterofed.scheduler.checker import DataChecker
     from heterofed.scheduler.collaborator import CollaboratorScheduler
     from heterofed.scheduler.host import HostScheduler
     from heterofed.scheduler.seat import TaskResult
     from heterofed.simulate import LocalRun, run_locally
+    from heterofed.training.context import CtxVar
+    from heterofed.training.hooks.base import HookBase
+    from heterofed.training.local import LocalTrainer
+    from heterofed.training.multi_model import MultiModelTrainer
+    from heterofed.training.registries import register_hook, register_trainer
+    from heterofed.training.trainer import Trainer
+    from heterofed.training.triggers import LIFECYCLE, MODE, TRIGGER
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LIFECYCLE",
+    "MODE",
+    "TRIGGER",
     "AlignmentError",
     "CollaboratorScheduler",
     "ConfigError",
+    "CtxVar",
     "DataChecker",
     "DataError",
     "EmbeddingError",
+    "EventStorage",
     "FrameError",
     "HeterofedError",
+    "HookBase",
     "HostScheduler",
     "LocalProtocolError",
     "LocalRun",
+    "LocalTrainer",
     "MetricsTable",
+    "MultiModelTrainer",
     "OutputError",
     "PeerGone",
     "PeerRefused",
@@ -63,24 +80,42 @@ __all__ = [
     "TaskFailed",
     "TaskResult",
     "TemplateError",
+    "Trainer",
     "TrainingDiverged",
     "UnknownTask",
     "WireError",
+    "get_event_storage",
     "logger",
+    "register_hook",
+    "register_metric",
     "register_metrics",
+    "register_trainer",
     "run_locally",
 ]
 
 _ELSEWHERE = {
     "CollaboratorScheduler": "heterofed.scheduler.collaborator",
+    "CtxVar": "heterofed.training.context",
     "DataChecker": "heterofed.scheduler.checker",
+    "EventStorage": "heterofed.metrics.storage",
+    "HookBase": "heterofed.training.hooks.base",
     "HostScheduler": "heterofed.scheduler.host",
+    "LIFECYCLE": "heterofed.training.triggers",
     "LocalRun": "heterofed.simulate",
+    "LocalTrainer": "heterofed.training.local",
+    "MODE": "heterofed.training.triggers",
     "MetricsTable": "heterofed.metrics.tables",
+    "MultiModelTrainer": "heterofed.training.multi_model",
     "Settings": "heterofed.config",
+    "TRIGGER": "heterofed.training.triggers",
     "TaskResult": "heterofed.scheduler.seat",
+    "Trainer": "heterofed.training.trainer",
+    "get_event_storage": "heterofed.metrics.storage",
     "logger": "heterofed.metrics.progress",
+    "register_hook": "heterofed.training.registries",
+    "register_metric": "heterofed.metrics.calculator",
     "register_metrics": "heterofed.metrics.tables",
+    "register_trainer": "heterofed.training.registries",
     "run_locally": "heterofed.simulate",
 }
 """name -> its module; every other name of `__all__` is an error."""

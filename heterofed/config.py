@@ -59,6 +59,21 @@ class Settings:
     progress: str = "auto"
     """How progress is shown: auto, bar, plain, json or off (`HETEROFED_PROGRESS`)."""
 
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files that are imported first, to register hooks, trainers, metrics (`HETEROFED_PLUGINS`)."""
+
+    hooks: tuple[str, ...] = ()
+    """Names of registered hooks that every trainer gets (`HETEROFED_HOOKS`)."""
+
+    trainer: str = ""
+    """Name of a registered trainer that runs this party's rounds; by default ours (`HETEROFED_TRAINER`)."""
+
+    metrics: tuple[str, ...] = ()
+    """Names of metrics that `HostScheduler.score` computes besides (`HETEROFED_METRICS`)."""
+
+    tensorboard: bool = False
+    """Whether measurements are written for TensorBoard too (`HETEROFED_TENSORBOARD`)."""
+
     def __post_init__(self) -> None:
         for name in ("gather_timeout_s", "link_grace_s", "notice_every_s"):
             if not getattr(self, name) >= 0:  # NaN is neither
@@ -127,6 +142,11 @@ def _flag(text: str) -> bool:
     return answers[text.strip().lower()]
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Return what stands between commas."""
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
 PSI_PROTOCOLS = ("rsa", "ecdh")
 PSI_ENGINES = ("fastest", "multibuffer", "openssl", "gmpy2", "cryptography")
 PROGRESS_FORMS = ("auto", "bar", "plain", "json", "off")
@@ -144,4 +164,9 @@ _CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "psi_workers": int,
     "psi_engine": str,
     "progress": str,
+    "plugins": _names,
+    "hooks": _names,
+    "trainer": str,
+    "metrics": _names,
+    "tensorboard": _flag,
 }

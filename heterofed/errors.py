@@ -84,6 +84,11 @@ class UnknownTask(ConfigError):
 class DataError(HeterofedError):
     """A file with this party's data is not there, cannot be read, or holds what cannot be used."""
 
+    def for_peers(self) -> str:
+        """Return a text without the path, which is this party's own affair."""
+        public = DataError("a file cannot be used", party=self.party, phase=self.phase)
+        return f"{public} The output of {self.party or 'that party'} names it."
+
 
 class TaskFailed(HeterofedError):
     """The task cannot go on. User code may raise it too, to end the task for every party."""

@@ -87,12 +87,9 @@ def folder_whole(path: Path) -> Iterator[Path]:
             yield part
             if path.exists():
                 path.replace(old)  # a folder cannot replace one that is not empty
-            try:
-                part.replace(path)
-            except OSError:
-                if old.exists():
-                    old.replace(path)
-                raise
+            part.replace(path)
         finally:
+            if old.exists() and not path.exists():  # interrupted between the two
+                old.replace(path)
             shutil.rmtree(part, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)

@@ -52,6 +52,7 @@ def run_locally(
     task_id: str = "local",
     seed: int | None = None,
     transport: Literal["memory", "zeromq"] = "memory",
+    recover: bool = False,
 ) -> LocalRun:
     """Run one task with all its parties in this process and return their results.
 
@@ -64,6 +65,7 @@ def run_locally(
         task_id: names the run; results go to each scheduler's `out_dir`, or `runs/<task id>/<feature key>`.
         seed: of torch's, numpy's and Python's generators of each party; None draws it from torch's.
         transport: "memory", or "zeromq" for real encrypted sockets on this machine.
+        recover: whether every party goes on from its last checkpoint, if it has one.
 
     Raises:
         HeterofedError: what ended the task, from the party where it began.
@@ -101,7 +103,7 @@ def run_locally(
         )
         with turn.taken(index):
             try:
-                results[key] = scheduler.take_part(seat)
+                results[key] = scheduler.take_part(seat, recover=recover)
             except BaseException as error:
                 errors[key] = error
             finally:

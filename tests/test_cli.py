@@ -81,7 +81,7 @@ def test_the_command_is_a_module_too_and_says_its_version() -> None:
     done = subprocess.run([sys.executable, "-m", "heterofed", "--version"], capture_output=True, text=True, timeout=50)
 
     assert done.returncode == 0
-    assert done.stdout == "heterofed 0.1.0, protocol 2\n"
+    assert done.stdout == "heterofed 0.1.0, protocol 3\n"
 
 
 def test_every_command_has_help_with_an_example() -> None:

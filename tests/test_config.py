@@ -23,6 +23,11 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "psi_workers": ("4", 4),
     "psi_engine": ("gmpy2", "gmpy2"),
     "progress": ("json", "json"),
+    "plugins": ("my_hooks, more/hooks.py", ("my_hooks", "more/hooks.py")),
+    "hooks": ("grad_norm,fedprox", ("grad_norm", "fedprox")),
+    "trainer": ("mine", "mine"),
+    "metrics": ("f1", ("f1",)),
+    "tensorboard": ("1", True),
 }
 """field -> (text of its variable, value)."""
 
@@ -42,6 +47,11 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         psi_workers=0,
         psi_engine="fastest",
         progress="auto",
+        plugins=(),
+        hooks=(),
+        trainer="",
+        metrics=(),
+        tensorboard=False,
     )
 
 

@@ -280,6 +280,8 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
             assert Path(written).expanduser() == default
         elif isinstance(default, bool):
             assert {"yes": True, "no": False}[written] is default
+        elif isinstance(default, str | tuple) and not default:
+            assert written == "none"
         else:
             assert type(default)(written) == default
 
@@ -302,8 +304,9 @@ def test_every_argument_of_a_scheduler_is_in_a_table_with_its_default() -> None:
 def test_every_method_that_users_write_is_explained(role: type[Any]) -> None:
     text = text_of("docs/write-a-scheduler.md")
     optional = {"split_dataset", "load_batch", "iterate_train_feature", "iterate_test_feature", "validate_context"}
+    optional |= {"build_hooks", "build_writers"}
     if role is HostScheduler:
-        optional |= {"test", "predict_a_batch", "is_task_finished"}
+        optional |= {"test", "predict_a_batch", "is_task_finished", "trainable_parties"}
 
     for name in role.__abstractmethods__ - {"_run"} | optional:
         arguments = [each for each in inspect.signature(getattr(role, name)).parameters if each != "self"]
@@ -355,7 +358,7 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "not a number": lambda: run_locally(NanHost(), Collaborator()),
     "no message": lambda: Codec().decode([b"hello"]),
     "wrong message": lambda: Session(Role.HOST, "c1").receiving(BatchesEnd(1, 1)),
-    "our wrong message": lambda: Session(Role.HOST, "c1").sending(CloseRound(1)),
+    "our wrong message": lambda: Session(Role.HOST, "c1").sending(CloseRound(1, False)),
     "too large": lambda: frame_sizes([bytes(5)], 4),
 }
 

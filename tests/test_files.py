@@ -183,6 +183,26 @@ def test_a_folder_that_cannot_take_its_name_leaves_the_earlier_one(out: Path, mo
     assert (out / "model" / "a").read_bytes() == b"old"
 
 
+def test_an_interrupt_just_before_a_folder_takes_its_name_leaves_the_earlier_one(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out / "model").mkdir()
+    (out / "model" / "a").write_bytes(b"old")
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), folder_whole(out / "model") as part:
+        (part / "a").write_bytes(b"new")
+
+    assert names(out) == ["model"]
+    assert (out / "model" / "a").read_bytes() == b"old"
+
+
 def test_a_folder_below_a_file_is_an_output_error(below_a_file: Path) -> None:
     with pytest.raises(OutputError) as caught, folder_whole(below_a_file / "model"):
         pass

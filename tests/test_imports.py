@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "heterofed.tasks": {"heterofed.errors", "heterofed.config", "heterofed.files"},
     "heterofed.features": {"heterofed.errors", "heterofed.files"},
     "heterofed.grads": {"heterofed.errors"},
-    "heterofed.training": {"heterofed.errors", "heterofed.files"},
+    "heterofed.training": {"heterofed.errors", "heterofed.files", "heterofed.metrics"},
     "heterofed.metrics": {"heterofed.errors", "heterofed.files"},
     "heterofed.scheduler": {
         "psi",

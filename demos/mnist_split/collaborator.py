@@ -78,7 +78,7 @@ def main() -> None:
         feature_key=options.feature_key,
         out_dir=options.out,
     )
-    result = collaborator.launch_task(options.task_id)
+    result = collaborator.launch_task(options.task_id, recover=options.recover)
     logger.info("%s: %d rounds done; outputs in %s", result.feature_key, result.rounds, result.out_dir)
 
 

@@ -110,10 +110,11 @@ def main() -> None:
         feature_key=options.feature_key,
         max_rounds=options.rounds,
         log_rounds=1,
+        best_metric="test_results/accuracy",
         batch_size=options.batch_size,
         out_dir=options.out,
     )
-    result = host.launch_task(options.task_id)
+    result = host.launch_task(options.task_id, recover=options.recover)
     logger.info("%s: %d rounds done; outputs in %s", result.feature_key, result.rounds, result.out_dir)
 
 

@@ -26,6 +26,7 @@ class Options:
     part: int
     dropout: bool
     seed: int
+    recover: bool
     digits: Digits
 
 
@@ -47,6 +48,7 @@ def read_options(doc: str | None, *, host: bool) -> Options:
     parser.add_argument("--no-dropout", dest="dropout", action="store_false")
     parser.add_argument("--seed", type=int, default=0, help="the same at every party")
     parser.add_argument("--threads", type=int, help="threads of torch; default: torch's own choice")
+    parser.add_argument("--recover", action="store_true", help="go on from the last checkpoint in --out")
     if host:
         parser.add_argument("--rounds", type=int, default=5)
         parser.add_argument("--batch-size", type=int, default=128)
@@ -72,6 +74,7 @@ def read_options(doc: str | None, *, host: bool) -> Options:
         part=0 if host else given.part,
         dropout=given.dropout,
         seed=given.seed,
+        recover=given.recover,
         digits=digits,
     )
 

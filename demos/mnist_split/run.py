@@ -70,6 +70,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", help="folder above MNIST/raw; default: HETEROFED_DATA, else a download")
     parser.add_argument("--train", type=int, default=DEFAULT_TRAIN, help="training pictures")
     parser.add_argument("--test", type=int, default=DEFAULT_TEST, help="test pictures")
+    parser.add_argument("--recover", action="store_true", help="go on where the run in --out was stopped")
+    parser.add_argument("--plugin", action="append", default=[], help="a .py file or module with hooks, at every party")
+    parser.add_argument("--hook", action="append", default=[], help="a hook that a plugin registers, by its name")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live table")
     parser.add_argument(
         "--verify-exact", action="store_true", help="compare all weights with the unsplit network's, bit for bit"
@@ -146,12 +149,20 @@ def _start(given: argparse.Namespace, digits: Digits, task_id: str, part: int, k
         command += ["--rounds", str(given.rounds), "--batch-size", str(given.batch_size)]
     if not given.dropout:
         command.append("--no-dropout")
+    if given.recover:
+        command.append("--recover")
+    own = {"HETEROFED_PLUGINS": given.plugin, "HETEROFED_HOOKS": given.hook}
     process = subprocess.Popen(  # noqa: S603 - our own scripts, run by the interpreter that runs this one
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "HETEROFED_PROGRESS": "json", "PYTHONUNBUFFERED": "1"},
+        env={
+            **os.environ,
+            **{name: ",".join(values) for name, values in own.items() if values},
+            "HETEROFED_PROGRESS": "json",
+            "PYTHONUNBUFFERED": "1",
+        },
     )
     return _Party(key, process, _LINES)
 
@@ -340,6 +351,7 @@ def _compare(given: argparse.Namespace, digits: Digits, keys: Sequence[str], con
         console.print(
             f"  {given.out / key}/  " + ", ".join(sorted(path.name for path in (given.out / key).glob("[!.]*.*")))
         )
+    console.print(f"\nwhat was measured, as a table and a picture: heterofed plot {given.out}")
     return 0 if exact else 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,8 +37,15 @@ class LocalBatch:
     """Keyed digest of the rows' ids; empty where the user's code chose them."""
 
 
+PendingBatch = Callable[[], LocalBatch]
+"""A batch whose rows are there; calling it, once, runs the feature model on them, unless the user's code has."""
+
+
 class BatchSource(Protocol):
     """Gives the batches of one pass in order."""
+
+    def pending(self) -> Iterator[PendingBatch]:
+        """Yield the batches of the pass, each to be embedded before the next one is asked for."""
 
     def __iter__(self) -> Iterator[LocalBatch]: ...
 
@@ -136,6 +144,10 @@ class UserBatches:
         self._warn = warn
 
     def __iter__(self) -> Iterator[LocalBatch]:
+        return (each() for each in self.pending())
+
+    def pending(self) -> Iterator[PendingBatch]:
+        """Yield the batches as the user's generator makes them, embedded already."""
         with self._guard(self._method):
             produced = self._generate()
         if not isinstance(produced, Iterator):
@@ -154,7 +166,7 @@ class UserBatches:
                 if rows > self._rows_expected and not told:
                     told = True
                     self._warn(f"{self._method} yields more rows than the {self._rows_expected} ids of this pass")
-                yield local
+                yield partial(_as_made, local)
             if rows < self._rows_expected:
                 self._warn(f"{self._method} yielded {rows} rows for the {self._rows_expected} ids of this pass")
         finally:
@@ -175,6 +187,10 @@ class UserBatches:
 
 
 _END = object()
+
+
+def _as_made(local: LocalBatch) -> LocalBatch:
+    return local
 
 
 class PlannedBatches:
@@ -212,6 +228,10 @@ class PlannedBatches:
         self._in_use: tuple[Any, Any] = (None, None)
 
     def __iter__(self) -> Iterator[LocalBatch]:
+        return (each() for each in self.pending())
+
+    def pending(self) -> Iterator[PendingBatch]:
+        """Yield the batches of the order, loaded; the feature model runs when one is called."""
         self._queue = iter(self._order)
         self._next = None
         self._in_use = (None, None)
@@ -219,17 +239,20 @@ class PlannedBatches:
             self.prefetch()
             if self._next is None:
                 return
-            ids, inputs, labels = self._next
+            loaded = self._next
             self._next = None
-            with self._guard("the feature model"):
-                output = self._model(inputs)
-            embedding = self._form.check(output)
-            if embedding.shape[0] != len(ids):
-                raise AlignmentError(
-                    f"{self.method} and the feature model gave {embedding.shape[0]} rows for {len(ids)} ids",
-                    expected="one row for each id, in their order",
-                )
-            yield LocalBatch(embedding, labels, digest_of(ids, self._order.key))
+            yield partial(self._embed, *loaded)
+
+    def _embed(self, ids: list[str], inputs: Any, labels: Any) -> LocalBatch:
+        with self._guard("the feature model"):
+            output = self._model(inputs)
+        embedding = self._form.check(output)
+        if embedding.shape[0] != len(ids):
+            raise AlignmentError(
+                f"{self.method} and the feature model gave {embedding.shape[0]} rows for {len(ids)} ids",
+                expected="one row for each id, in their order",
+            )
+        return LocalBatch(embedding, labels, digest_of(ids, self._order.key))
 
     def prefetch(self) -> None:
         """Load the next batch's rows, unless they are there already."""

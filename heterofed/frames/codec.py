@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from heterofed.errors import FrameError, LocalProtocolError
-from heterofed.frames.messages import AnyMessage, Blob
+from heterofed.frames.messages import PROTOCOL_VERSION, AnyMessage, Blob
 
 Frame = bytes | bytearray | memoryview
 
@@ -82,7 +82,7 @@ class Codec:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FrameError(
                 f"sent bytes that are no message of ours ({type(error).__name__}: {_first_line(error)})",
-                expected="a message of protocol version 1",
+                expected=f"a message of protocol version {PROTOCOL_VERSION}",
                 advice="Check that all parties run the same version of heterofed.",
             ) from None
         finally:
@@ -92,7 +92,7 @@ class Codec:
         return message
 
     def _check_size(self, frames: Sequence[Frame]) -> None:
-        total = sum(_size(frame) for frame in frames)
+        total = size_of(frames)
         if total > self.max_bytes:
             raise FrameError(
                 f"a message of {total} bytes",
@@ -113,6 +113,11 @@ class Codec:
             raise ValueError("a blob that is not there")
         self._taken += 1
         return Blob(self._incoming[self._taken])
+
+
+def size_of(frames: Sequence[Frame]) -> int:
+    """Return the bytes of a message in all its frames."""
+    return sum(_size(frame) for frame in frames)
 
 
 def _size(frame: Frame) -> int:

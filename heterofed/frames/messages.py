@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Both ends of a link must speak the same version."""
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
@@ -166,6 +166,10 @@ class BatchPlan(Message, frozen=True):
     """Of the round's permutation, when `shuffle`."""
     digest: Digest
     """Keyed digest of the train ids in the order of this round."""
+    finetune: bool
+    """True: only some parties' models move in this round."""
+    learns: bool
+    """Whether the model of the party that this is sent to moves, if it is trainable at all."""
 
 
 class RoundReady(Message, frozen=True):
@@ -227,6 +231,8 @@ class CloseRound(Message, frozen=True):
     """Host → collaborator: the round is over; keep a checkpoint."""
 
     round: Number
+    best: bool
+    """Whether the host's test was the best so far: keep this round as `model_best` too."""
 
 
 class RoundClosed(Message, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch.optim import Optimizer
 
@@ -14,10 +14,16 @@ class OptimizerFacade:
 
     Args:
         optimizers: in the order in which they act.
+        before_step: called before parameters change, when the gradients are there.
+
+    Attributes:
+        frozen: True in a round in which this side's models stay as they are; then `step` does nothing.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+    def __init__(self, optimizers: Sequence[Optimizer], before_step: Callable[[], object] = lambda: None) -> None:
         self.optimizers = tuple(optimizers)
+        self.frozen = False
+        self._before_step = before_step
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients of this side."""
@@ -26,5 +32,8 @@ class OptimizerFacade:
 
     def step(self) -> None:
         """Update all parameters of this side."""
+        if self.frozen:
+            return
+        self._before_step()
         for each in self.optimizers:
             each.step()

@@ -16,6 +16,8 @@ class MeanLoss:
 
     total: float = 0.0
     rows: int = 0
+    last: float = math.nan
+    """The loss added last; NaN before the first."""
 
     @property
     def value(self) -> float | None:
@@ -38,6 +40,12 @@ class MeanLoss:
                 expected="a finite number",
                 advice="Lower the learning rate, or check the inputs and labels for NaN.",
             )
+        self.last = float(loss)
         self.total += loss * rows
         self.rows += rows
         return True
+
+    def show(self, mean: float | None) -> None:
+        """Take another party's word for the mean; None and what is no finite number change nothing."""
+        if mean is not None and math.isfinite(mean):
+            self.total, self.rows, self.last = mean, 1, mean

@@ -53,6 +53,11 @@ class MetricsTable:
                 raise TypeError(f"a header must be a string, not {type(header).__name__}")
         _check_distinct("headers", self._headers)
         self._rows: list[tuple[Cell, ...]] = []
+        self._also: Callable[[str, int | float], object] = lambda header, value: None
+
+    def report_to(self, take: Callable[[str, int | float], object]) -> None:
+        """Have every number that is appended from now on given to `take` too, with its header."""
+        self._also = take
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -68,7 +73,7 @@ class MetricsTable:
         Raises:
             TypeError: a header is missing, a key is unexpected, or a value is none of these. The table is unchanged.
         """
-        self._rows.append(self._row(item))
+        self._append([self._row(item)])
 
     def append_metrics_list(self, items: Iterable[Mapping[str, object]]) -> None:
         """Append several rows, or none of them when one is wrong.
@@ -78,12 +83,34 @@ class MetricsTable:
         """
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             raise TypeError(f"items must be an iterable of mappings, not {type(items).__name__}")
-        self._rows.extend([self._row(item) for item in items])
+        self._append([self._row(item) for item in items])
+
+    def _append(self, rows: list[tuple[Cell, ...]]) -> None:
+        self._rows.extend(rows)
+        for row in rows:
+            for header, value in zip(self._headers, row, strict=True):
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    self._also(header, value)
 
     def trace(self) -> Iterator[dict[str, Cell]]:
         """Yield each row as a new dict of Python values."""
         for row in tuple(self._rows):
             yield dict(zip(self._headers, row, strict=True))
+
+    def rows(self) -> list[list[Cell]]:
+        """Return all rows as lists of cells, in the order of the headers: what a checkpoint keeps."""
+        return [list(row) for row in self._rows]
+
+    def replace_rows(self, rows: Iterable[Iterable[Cell]]) -> None:
+        """Put rows in the place of all that are there; nobody else is told of them.
+
+        Raises:
+            TypeError: a row has another number of cells than there are headers. The table is unchanged.
+        """
+        taken = [tuple(row) for row in rows]
+        if any(len(row) != len(self._headers) for row in taken):
+            raise TypeError(f"every row must have {len(self._headers)} cells, one for each header")
+        self._rows = taken
 
     def __len__(self) -> int:
         return len(self._rows)

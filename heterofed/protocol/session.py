@@ -103,7 +103,8 @@ class Session:
         """Return the round and the batch as they are once this message is said."""
         match message:
             case BatchPlan():
-                return self.round + 1, 0
+                # A session may begin with any round: that after the checkpoint from which the parties go on.
+                return (self.round + 1 if self.round else message.round), 0
             case StartTest():
                 return self.round, 0
             case Gradient() | Proceed():

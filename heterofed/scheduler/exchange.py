@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from torch import Tensor
@@ -33,20 +33,24 @@ class HostExchange:
         self.round = 0
         self.batch = 0
         """Number of the batch at hand, from 0; after a pass, how many there were."""
-        self.learning = frozenset(peer for peer, each in check_ins.items() if each.trainable)
-        """Collaborators that want gradients."""
+        self._trainable = frozenset(peer for peer, each in check_ins.items() if each.trainable)
+        self.learning = self._trainable
+        """Collaborators that want gradients in the round at hand."""
         self._link = link
         self._follow_plan = frozenset(peer for peer, each in check_ins.items() if not each.own_batches)
         self._forms = {peer: EmbeddingForm(peer, "the feature model") for peer in check_ins}
         self._timeout_s = calculation_timeout_s
         self._room_s = room_s
 
-    def counted(self, batches: Iterator[LocalBatch]) -> Iterator[LocalBatch]:
-        """Yield the host's own batches, counting them in `batch`."""
-        self.batch = 0
-        for local in batches:
-            yield local
-            self.batch += 1
+    def begin_round(self, number: int, moving: frozenset[str] | None) -> None:
+        """Enter a round.
+
+        Args:
+            number: of the round, from 1.
+            moving: the parties whose models move in it; None: all that can.
+        """
+        self.round = number
+        self.learning = self._trainable if moving is None else self._trainable & moving
 
     def receive(self, local: LocalBatch) -> dict[str, Tensor]:
         """Return every collaborator's embedding of the batch at hand, on the CPU, in the order of the parties.

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import secrets
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from heterofed.config import Settings
 from heterofed.errors import ConfigError, HeterofedError
-from heterofed.features.batches import RoundOrder, round_seed, shuffled
-from heterofed.frames.messages import (
-    BatchPlan,
-    CloseRound,
-    Completed,
-    CompleteTask,
-    RoundClosed,
-    RoundReady,
-    Split,
-    StartTest,
-)
-from heterofed.grads.cut_layer import CutLayer, check_finite_gradients, device_of
+from heterofed.frames.messages import Completed, CompleteTask, Split
 from heterofed.grads.optimizer import OptimizerFacade
-from heterofed.metrics.loss import MeanLoss
-from heterofed.metrics.progress import logger
+from heterofed.metrics.calculator import score
 from heterofed.protocol.phases import Role
 from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.checks import check_count, check_seconds
 from heterofed.scheduler.exchange import HostExchange
 from heterofed.scheduler.gathering import check_doors, gather
+from heterofed.scheduler.host_trainer import HostTrainer
 from heterofed.scheduler.launch import launch
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import job_of, match_as_host
@@ -41,6 +29,7 @@ from heterofed.scheduler.seat import Seat, TaskResult
 from heterofed.scheduler.splitting import compare_splits, describe_split
 from heterofed.scheduler.templates import HostTemplates
 from heterofed.tasks.model import TaskStatus
+from heterofed.training.hooks import BestCheckpointer, EvalHook, HookBase, PeriodicCheckpointer
 
 
 class HostScheduler(Scheduler, HostTemplates):
@@ -59,6 +48,9 @@ class HostScheduler(Scheduler, HostTemplates):
         batch_size: rows of a batch, where `load_batch` is written; 128 by default.
         shuffle: a new order in every round, the same at every party, where `load_batch` is written; False by default.
         seed: of these orders, 0 <= seed < 2**32; a random one by default.
+        best_metric: the number of a metric set by which the best round is known, "<set>/<key>", for example
+            "test_results/accuracy"; every party then keeps that round's checkpoint as `model_best`.
+        best_mode: "max" or "min": whether more or less of it is better.
         share_loss: whether the collaborators' progress shows the round's mean loss so far.
         out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
         settings: what `HETEROFED_*` variables say, unless given.
@@ -85,6 +77,8 @@ class HostScheduler(Scheduler, HostTemplates):
         batch_size: int | None = None,
         shuffle: bool | None = None,
         seed: int | None = None,
+        best_metric: str | None = None,
+        best_mode: Literal["max", "min"] = "max",
         share_loss: bool = True,
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
@@ -114,8 +108,9 @@ class HostScheduler(Scheduler, HostTemplates):
         ):
             if given is not None or name not in vars(self):
                 setattr(self, name, default if given is None else given)
+        self.best_metric = best_metric
+        self.best_mode = best_mode
         self.share_loss = bool(share_loss)
-        self._round_loss = MeanLoss()
 
     # --- what users may override --------------------------------------------------------------------------------------
 
@@ -127,7 +122,24 @@ class HostScheduler(Scheduler, HostTemplates):
         return self._is_reach_max_rounds()
 
     def _is_reach_max_rounds(self) -> bool:
-        return self.max_rounds is not None and self._round_number >= self.max_rounds
+        return self.max_rounds is not None and self.current_round >= self.max_rounds
+
+    def build_hooks(self) -> list[HookBase]:
+        """Return the hook objects of every party, and the round's test and the best checkpoint besides."""
+        hooks = super().build_hooks()
+        place = next(i for i, each in enumerate(hooks) if isinstance(each, PeriodicCheckpointer)) + 1
+        tests: list[HookBase] = [EvalHook(1, lambda: self.trainer.test_if_due(), every="round", name="RoundTest")]
+        if self.best_metric is not None:
+            tests.append(BestCheckpointer(self.best_metric, self.best_mode, every="round"))
+        return [*hooks[:place], *tests, *hooks[place:]]
+
+    def trainable_parties(self) -> Collection[str] | None:
+        """Return the feature keys of the parties whose models move in the round that begins; None, the default: all.
+
+        The other parties give their embeddings and stay as they are; every party runs its hooks of fine-tuning.
+        Asked before each round, whose number is `self.trainer.current_round`.
+        """
+        return None
 
     def validate_context(self) -> None:
         """Check that this party can run, as in `Scheduler`, and the infer model and the end of training besides."""
@@ -159,16 +171,42 @@ class HostScheduler(Scheduler, HostTemplates):
     def optimizer(self) -> OptimizerFacade:
         """`zero_grad()` and `step()` of the infer model and, unless frozen, of this party's feature model."""
         own = [self.feature_optimizer] if self.is_trainable else []
-        return OptimizerFacade([self.infer_optimizer, *own])
+        return OptimizerFacade([self.infer_optimizer, *own], lambda: self.trainer.before_optimizer_step())
 
-    def launch_task(self, task_id: str) -> TaskResult:
+    @cached_property
+    def trainer(self) -> HostTrainer:
+        """The loop that runs this party's rounds; hooks are registered here."""
+        return self._make_trainer(HostTrainer)
+
+    def score(self, y_true: Any, y_prob: Any, *names: str, loss: float | None = None) -> dict[str, float]:
+        """Return metrics by name, those of `HETEROFED_METRICS` besides, and keep them as "score/<name>".
+
+        Args:
+            y_true: (rows,) the labels.
+            y_prob: (rows, classes) the scores, or (rows,) of two classes; the highest wins.
+            names: metrics, as `heterofed.metrics.calculator` or `register_metric` names them.
+            loss: the mean loss, for the metrics that want it.
+
+        Raises:
+            ConfigError: there is no metric of a name.
+        """
+        values = score(dict.fromkeys([*names, *self.settings.metrics]), y_true, y_prob, loss=loss)
+        self.storage.put_scalars({f"score/{name}": value for name, value in values.items()}, smoothing_hint=False)
+        return values
+
+    def launch_task(self, task_id: str, recover: bool = False) -> TaskResult:
         """Run this party of a task to its end, with the other parties over the network.
+
+        Args:
+            task_id: as `heterofed task create` printed it.
+            recover: go on after the round of this party's last checkpoint, if it has one. All parties have to begin
+                after the same round: give it to all of them, or to none.
 
         Raises:
             HeterofedError: the task cannot go on; the text says whose trouble it is and what to do. Every other
                 party ends with the same reason.
         """
-        return launch(self, task_id, host=True)
+        return launch(self, task_id, host=True, recover=recover)
 
     # --- the course of a task -----------------------------------------------------------------------------------------
 
@@ -189,18 +227,7 @@ class HostScheduler(Scheduler, HostTemplates):
         seat.record.task_is(TaskStatus.ALIGNING)
         self._align(seat)
         seat.record.task_is(TaskStatus.ONGOING)
-        finished = False
-        while not finished:
-            self._round_number += 1
-            self._train_round(seat)
-            tested = self._test_is_due()
-            if tested:
-                self._test_round(seat)
-            with self._calling("is_task_finished"):
-                finished = bool(self.is_task_finished())
-            if finished and not tested and self.log_rounds and self.test_ids:
-                self._test_round(seat)
-            self._close_round()
+        self._train(self.max_rounds)
         result = self._complete(seat)
         seat.record.task_is(TaskStatus.COMPLETED)
         return result
@@ -229,9 +256,6 @@ class HostScheduler(Scheduler, HostTemplates):
         self._batch_exchange = HostExchange(
             self._linked, here, calculation_timeout_s=self.calculation_timeout, room_s=self._room_s
         )
-        self._cut_layer = CutLayer(
-            lambda peer, gradient: self._batch_exchange.send_gradient(peer, gradient, self._shown_loss), logger.warning
-        )
 
     def _align(self, seat: Seat) -> None:
         seat.progress.phase("matching ids")
@@ -250,114 +274,46 @@ class HostScheduler(Scheduler, HostTemplates):
 
     # --- a round ------------------------------------------------------------------------------------------------------
 
-    def _train_round(self, seat: Seat) -> None:
-        order = self._start_round()
-        self._round_loss = MeanLoss()
-        self._set_mode(training=True)
-        exchange, cut = self._batch_exchange, self._cut_layer
-        device = device_of(self.infer_model)
-        seat.progress.begin_round(self._round_number, self.max_rounds, len(self.train_ids))
-        source = self._pass_over(order, train=True, with_labels=True)
-        for local in exchange.counted(iter(source)):
-            received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
-            for peer in received.keys() - exchange.learning:
-                exchange.send_proceed(peer, self._shown_loss)
-            cut.watch(local.embedding)
-            projection = {self.feature_key: local.embedding, **cut.open(received, exchange.learning)}
-            with self._calling("train_a_batch"):
-                loss = self.train_a_batch(projection, local.labels)
-            cut.close()
-            rows = local.embedding.shape[0]
-            if not self._round_loss.add(loss, rows) and not exchange.learning:
-                check_finite_gradients(self.infer_model)  # nothing else would notice a NaN
-            seat.progress.advance(rows, self._round_loss.value)
-        exchange.receive_ends("training")
-        seat.progress.end_round()
-        if exchange.learning or self.is_trainable:
-            cut.check_reached(exchange.batch)
-
-    def _start_round(self) -> RoundOrder:
-        """Publish the round's plan, wait until every collaborator follows it, return our order."""
-        if self.own_batches:
-            order = RoundOrder(self.train_ids, len(self.train_ids), self._session_key)
-            plan = BatchPlan(self._round_number, True, 0, 0, False, 0, order.digest())
-        else:
-            seed = round_seed(self.seed, self._round_number) if self.shuffle else 0
-            ids = shuffled(self.train_ids, seed) if self.shuffle else self.train_ids
-            order = RoundOrder(ids, self.batch_size, self._session_key)
-            plan = BatchPlan(
-                self._round_number, False, self.batch_size, len(order), bool(self.shuffle), seed, order.digest()
-            )
-        self._linked.broadcast(plan, self._room_s)
-        self._batch_exchange.round = self._round_number
-        self._batch_exchange.collect(RoundReady, "agreement to the round", self.schedule_timeout)
-        return order
-
     def _test_is_due(self) -> bool:
         """Test after round 1, every `log_rounds` rounds and the last round; never when `log_rounds` is 0."""
+        if not self._tests_at_all():
+            return False
+        return self.current_round == 1 or self.current_round % self.log_rounds == 0 or self._is_reach_max_rounds()
+
+    def _tests_at_all(self) -> bool:
         if not self.log_rounds:
             return False
         if not self.test_ids:
-            if self._round_number == 1:
-                logger.warning("%s: the split has no test ids, so no test is run", self.feature_key)
+            self._warn_once("the split has no test ids, so no test is run")
             return False
-        return self._round_number == 1 or self._round_number % self.log_rounds == 0 or self._is_reach_max_rounds()
+        return True
 
-    @torch.no_grad()
-    def _test_round(self, seat: Seat) -> None:
-        seat.record.task_is(TaskStatus.TESTING)
-        seat.progress.phase("testing")
-        self._linked.broadcast(StartTest(self._round_number), self._room_s)
-        self._set_mode(training=False)
-        device = device_of(self.infer_model)
-        projections: list[dict[str, Tensor]] = []
-        labels: list[Any] = []
-        size = len(self.test_ids) if self.own_batches else self.batch_size
-        order = RoundOrder(self.test_ids, size, self._session_key)
-        source = self._pass_over(order, train=False, with_labels=True)
-        for local in self._batch_exchange.counted(iter(source)):
-            received = self._batch_exchange.receive(local)
-            for peer in received:
-                self._batch_exchange.send_proceed(peer)
-            moved = {peer: each.to(device) for peer, each in received.items()}
-            projections.append({self.feature_key: local.embedding, **moved})
-            labels.append(_kept(local.labels))
-        self._batch_exchange.receive_ends("test")
-        with self._calling("test"):
-            self.test(projections, labels)
-        seat.record.task_is(TaskStatus.ONGOING)
-
-    def _close_round(self) -> None:
-        self._keep_checkpoint()
-        self._linked.broadcast(CloseRound(self._round_number), self._room_s)
-        self._batch_exchange.collect(RoundClosed, "checkpoint of the round", self.schedule_timeout)
+    def _moving_parties(self) -> frozenset[str] | None:
+        """Ask the user which parties' models move in the round that begins; None: all."""
+        with self._calling("trainable_parties"):
+            named = self.trainable_parties()
+        if named is None:
+            return None
+        moving = frozenset([named] if isinstance(named, str) else named)
+        parties = (self.feature_key, *self._linked.peers)
+        if not moving or not moving <= set(parties):
+            raise ConfigError(
+                f"trainable_parties() named {', '.join(map(str, sorted(moving))) or 'nobody'}",
+                expected=f"some of {', '.join(parties)}, or None for all",
+            )
+        return moving if moving < set(parties) else None
 
     def _complete(self, seat: Seat) -> TaskResult:
         seat.progress.phase("completing the task")
-        self._linked.broadcast(CompleteTask(self._round_number), self._room_s)
+        self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
         result = self._write_outputs()
         self._batch_exchange.collect(Completed, "word that its model is written", self.schedule_timeout)
         return result
 
     # --- small things -------------------------------------------------------------------------------------------------
 
-    def _set_mode(self, *, training: bool) -> None:
-        super()._set_mode(training=training)
-        self.infer_model.train(training)
-
     def _kept_models(self) -> dict[str, nn.Module]:
         return {**super()._kept_models(), "infer": self.infer_model}
 
     def _kept_optimizers(self) -> dict[str, Optimizer]:
         return {**super()._kept_optimizers(), "infer": self.infer_optimizer}
-
-    @property
-    def _shown_loss(self) -> float | None:
-        return self._round_loss.value if self.share_loss else None
-
-
-def _kept(labels: Any) -> Any:
-    """Return labels that stay as they are when the user's code uses its buffer again."""
-    if isinstance(labels, Tensor):
-        return labels.clone()
-    return copy.deepcopy(labels)

@@ -30,20 +30,21 @@ LOOK_FOR_HOST_S = 0.3
 """How often a collaborator asks the directory whether the host is up."""
 
 
-def launch(scheduler: Scheduler, task_id: str, *, host: bool) -> TaskResult:
+def launch(scheduler: Scheduler, task_id: str, *, host: bool, recover: bool = False) -> TaskResult:
     """Run a scheduler as a party of a task, over the network.
 
     Args:
         scheduler: a fresh one.
         task_id: as `heterofed task create` printed it.
         host: whether it is the host.
+        recover: whether it goes on from its last checkpoint.
 
     Raises:
         HeterofedError: the task cannot go on; as an uncaught error of a script it prints as one message.
     """
     check_constructed(scheduler)
     with seat_in(task_id, scheduler.feature_key, scheduler.settings, host=host, name=scheduler.name) as seat:
-        return scheduler.take_part(seat)
+        return scheduler.take_part(seat, recover=recover)
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from heterofed.errors import (
     TaskAborted,
     WireError,
 )
-from heterofed.frames.codec import Codec
+from heterofed.frames.codec import Codec, size_of
 from heterofed.frames.messages import Abort, AnyMessage
+from heterofed.metrics.meter import Meter
 from heterofed.protocol.phases import Phase, Role
 from heterofed.protocol.session import Session
 from heterofed.wire.transport import Transport
@@ -84,6 +85,7 @@ class Link:
         self.sessions = {peer: Session(role, peer) for peer in peers}
         self.look = look
         self.clock = clock
+        self.meter = Meter()
         self._role = role
         self._transport = transport
         self._settings = settings
@@ -110,6 +112,7 @@ class Link:
             PeerGone, PeerTimeout: the link is down, or its queue stayed full for `timeout_s` seconds (0: for ever).
             TaskAborted: the link is down because the peer gave up, and its word of that has come.
         """
+        began = time.perf_counter()
         frames = self._codec.encode(message)
         self.sessions[to].sending(message)
         try:
@@ -119,6 +122,8 @@ class Link:
             if isinstance(error, PeerGone):
                 raise self._gone(to, f"its link broke before {self.party} could send to it") from None
             raise
+        self.meter.wire_s += time.perf_counter() - began
+        self.meter.bytes_sent += size_of(frames)
 
     def broadcast(self, message: AnyMessage, timeout_s: float = 0.0) -> None:
         """Send a message to every peer, as `send` does."""
@@ -160,7 +165,8 @@ class Link:
                 if isinstance(message, kinds):
                     self._mailbox[peer].remove(message)
                     return peer, message
-        began = self.clock()
+        began, seconds = self.clock(), time.perf_counter()
+        on_wire = self.meter.wire_s
         next_notice = time.monotonic() + self._settings.notice_every_s
         while True:
             left = began + timeout_s - self.clock() if timeout_s else float("inf")
@@ -175,6 +181,8 @@ class Link:
                 continue
             peer, message = arrived
             if peer in from_ and isinstance(message, kinds):
+                waited = time.perf_counter() - seconds - (self.meter.wire_s - on_wire)
+                self.meter.waited_s[peer] += waited
                 return peer, message
             self._mailbox[peer].append(message)
 
@@ -222,10 +230,13 @@ class Link:
         session = self.sessions.get(peer)
         if session is None:
             raise RemoteProtocolError("is not a party of this session", party=peer)
+        began = time.perf_counter()
         try:
             message = self._codec.decode(delivery.frames)
         except FrameError as error:
             raise error.located(party=peer, phase=session.phase.value) from None
+        self.meter.wire_s += time.perf_counter() - began
+        self.meter.bytes_received += size_of(delivery.frames)
         phase = session.phase
         session.receiving(message)
         if isinstance(message, Abort):

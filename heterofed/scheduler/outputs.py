@@ -1,6 +1,7 @@
 """What a party keeps when its task is completed.
 
 <metric set>.csv             one for each set of register_metrics
+metrics.json                 what was measured batch by batch and round by round
 report.zip                   all of these
 feature_model_<key>.pt       state dict of this party's feature model
 infer_model.pt               at the host: state dict of the infer model
@@ -45,8 +46,9 @@ def write_outputs(
         state = model.state_dict()
         write_whole(path, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]  # bound as default
         weights.append(path)
-    archives = [_zip(folder / "report.zip", tables), _zip(folder / "model.zip", weights)]
-    return (*tables, *weights, *archives)
+    measured = [path for path in [folder / "metrics.json"] if path.exists()]  # there unless the user's writers say no
+    archives = [_zip(folder / "report.zip", [*tables, *measured]), _zip(folder / "model.zip", weights)]
+    return (*tables, *measured, *weights, *archives)
 
 
 def _zip(path: Path, members: Sequence[Path]) -> Path:

@@ -87,21 +87,25 @@ def presence(seat: Seat, give_up: Callable[[HeterofedError], None]) -> Iterator[
         seat.record.party_is(PartyStatus.ONLINE)
         yield
         seat.record.party_is(PartyStatus.FINISHED)
-    except HeterofedError as error:
-        give_up(error)
-        raise
-    except (KeyboardInterrupt, SystemExit) as stop:
-        why = "its user interrupted it" if isinstance(stop, KeyboardInterrupt) else "its own code ended the process"
-        give_up(TaskFailed(why))
-        raise
-    except Exception as error:
-        failure = TaskFailed(
-            f"stopped by an unexpected {type(error).__name__}", advice="Please report it with the traceback."
-        )
+    except BaseException as error:
+        failure = as_failure(error)
         give_up(failure)
+        if failure is error or not isinstance(error, Exception):
+            raise
         raise failure from error
     finally:
         seat.progress.close()
+
+
+def as_failure(error: BaseException) -> HeterofedError:
+    """Return an error as the one that the other parties are told; one of ours is itself."""
+    if isinstance(error, HeterofedError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return TaskFailed("its user interrupted it")
+    if not isinstance(error, Exception):
+        return TaskFailed("its own code ended the process")
+    return TaskFailed(f"stopped by an unexpected {type(error).__name__}", advice="Please report it with the traceback.")
 
 
 @dataclass(frozen=True)

@@ -1,88 +1,357 @@
-"""A party's state after each round, in a folder that is written whole or not at all.
+"""Checkpoints: a folder each, written whole or not at all, for local training and for a party that recovers.
 
 checkpoints/
-    model_0000003/          after round 3
-        model.pt            state dicts of this party's models
-        optimizer.pt        state dicts of its optimizers
-        rng.pt              states of torch's, numpy's and Python's random generators
-    last_checkpoint         "model_0000003"
+    model_0000019/          one file for each part that the run keeps, for example
+        model.pt            the weights
+        optimizer.pt        the optimizers' states
+        lr_scheduler.pt     where the learning-rate schedules stand
+        rng.pt              where the random generators stand
+        trainer.pt          counters and what the hooks remember
+    model_best/             the same files; a run never goes on from here by itself
+    model_final/            the end of the run
+    last_checkpoint         "model_0000019": where a run goes on
+
+The files are torch.save's, and are read with `torch.load(weights_only=True)`: no file can bring code along.
 """
 
 from __future__ import annotations
 
-import random
+import logging
+import os
+import re
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-from torch.optim import Optimizer
-
+from heterofed.errors import ConfigError, DataError
 from heterofed.files import folder_whole, make_folder, refused, write_whole
+from heterofed.training.generators import RandomGenerators
+from heterofed.training.stateful import Group, Stateful, fit_weights, listed, put_states, read_state, write_state
+
+__all__ = ["Checkpointer", "Group", "RandomGenerators", "Stateful"]
+
+logger = logging.getLogger(__name__)
+
+_TAG = "last_checkpoint"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_LEFT_BEHIND = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>part|old)")  # what heterofed.files calls its folders
 
 
 class Checkpointer:
-    """Keeps a party's newest checkpoints.
+    """Writes a run's checkpoints into a folder and goes on from them.
+
+    One process at a time writes to the folder. Others may read it, and other files may lie in it.
 
     Args:
-        folder: where they lie; made when the first one is written.
-        models: name -> model, for example {"feature": …, "infer": …}.
-        optimizers: name -> optimizer.
-        max_to_keep: how many to keep; older ones are removed after a newer one is complete.
+        folder: where the checkpoints lie; made when the first one is written.
+        parts: name -> what is kept as <name>.pt, for example model, optimizer, lr_scheduler, rng, trainer. They are
+            loaded in this order, but random generators last, so that nothing is drawn from them on the way.
+        max_to_keep: how many numbered checkpoints to keep; None for all.
+        prefix: the numbered ones are called <prefix>_0000019.
+
+    Raises:
+        ConfigError: a name cannot be a file's name, or max_to_keep is below 1.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        models: Mapping[str, nn.Module],
-        optimizers: Mapping[str, Optimizer],
-        max_to_keep: int = 2,
+        self, folder: Path, parts: Mapping[str, Stateful], *, max_to_keep: int | None = None, prefix: str = "model"
     ) -> None:
+        if max_to_keep is not None and max_to_keep < 1:
+            raise ConfigError(f"max_to_keep is {max_to_keep}", expected="1 or more, or None to keep all checkpoints")
+        if not parts:
+            raise ConfigError("a checkpoint without parts", expected='at least one, for example {"model": model}')
+        _check_name(prefix, "the prefix of checkpoints")
+        for name, part in parts.items():
+            _check_name(name, "a part of a checkpoint")
+            if name == "iteration":
+                raise ConfigError(
+                    "no part of a checkpoint can be called iteration: that is what `load` calls its number"
+                )
+            if not isinstance(part, Stateful):
+                raise ConfigError(
+                    f"the part {name} of a checkpoint is a {type(part).__name__}",
+                    expected="something with state_dict() and load_state_dict(state)",
+                )
         self.folder = folder
-        self._models = dict(models)
-        self._optimizers = dict(optimizers)
+        self.prefix = prefix
+        self._parts = dict(parts)
         self._max_to_keep = max_to_keep
 
-    def save(self, round_: int) -> Path:
-        """Write the checkpoint of a round and return its folder.
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def save(self, name: str, *, tag: bool = True) -> Path:
+        """Write a checkpoint; one of this name is replaced once the new one is complete.
+
+        It is read once before it takes its name, so what is there can be loaded. What a killed process left behind in
+        this folder is removed first.
+
+        Args:
+            name: of the checkpoint, for example "model_final".
+            tag: let a run go on from it. A name that ends in "_best" is never tagged: the run has gone further.
+
+        Returns:
+            Its folder.
 
         Raises:
-            OutputError: it cannot be written; earlier checkpoints are untouched.
+            ConfigError: the name cannot be a folder's name, or is that of something else; or a part's state
+                holds what no checkpoint can hold.
+            OutputError: it cannot be written; what was there before is untouched.
         """
+        _check_name(name, "a checkpoint")
+        target = self.folder / name
+        states = {part: each.state_dict() for part, each in self._parts.items()}
+        self._tidy()
+        if target.exists() and not _may_be_replaced(target):
+            raise ConfigError(
+                f"{target} is there and is no checkpoint", advice="Give the checkpoint another name, or move that away."
+            )
         make_folder(self.folder)
-        target = self.folder / f"model_{round_:07d}"
-        with folder_whole(target) as part:
-            _save({name: model.state_dict() for name, model in self._models.items()}, part / "model.pt")
-            _save({name: each.state_dict() for name, each in self._optimizers.items()}, part / "optimizer.pt")
-            _save(_generators(), part / "rng.pt")
-        write_whole(self.folder / "last_checkpoint", lambda file: file.write(target.name.encode()))
-        self._prune(target.name)
+        with folder_whole(target) as folder:
+            for part, state in states.items():
+                write_state(state, folder / f"{part}.pt", part)
+            _settle(folder)
+        _settle(self.folder)
+        if tag and not name.endswith("_best"):
+            self.tag_last_checkpoint(name)
         return target
 
-    def _prune(self, newest: str) -> None:
-        # Rounds after the newest are left from an earlier run in this folder: they are the oldest, not the newest.
-        kept = sorted(self.folder.glob("model_[0-9]*"), key=lambda each: (each.name <= newest, each.name))
+    def save_iteration(self, iteration: int) -> Path:
+        """Write the checkpoint of an iteration (a batch or a round), then remove the oldest beyond max_to_keep.
+
+        Those of later iterations are left from an earlier run in this folder, and count as older than all others.
+
+        Raises:
+            ConfigError, OutputError: as `save`.
+        """
+        if iteration < 0:
+            raise ConfigError(f"the checkpoint of iteration {iteration}", expected="0 or more")
+        target = self.save(self._numbered(iteration))
+        if self._max_to_keep is not None:
+            for name in self._oldest_first(self._stored(), iteration)[: -self._max_to_keep]:
+                self._remove(self.folder / name)
+        return target
+
+    def tag_last_checkpoint(self, name: str) -> None:
+        """Let a run go on from this checkpoint.
+
+        Raises:
+            ConfigError: there is none of this name, or it is a best one.
+            OutputError: it cannot be written down; the one before holds.
+        """
+        if name not in self._stored() or name.endswith("_best"):
+            raise ConfigError(
+                f"no run can go on from {name} in {self.folder}", expected="a checkpoint there that is not a best one"
+            )
+        write_whole(self.folder / _TAG, lambda file: file.write(name.encode()))
+        _settle(self.folder)
+
+    def _remove(self, checkpoint: Path) -> None:
+        # Under another name first: a process that is killed on the way leaves no half of a checkpoint behind.
+        away = checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.part")
+        with refused(checkpoint):
+            checkpoint.replace(away)
+            shutil.rmtree(away)
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left behind; a checkpoint that it was about to replace gets its name back."""
         with refused(self.folder):
-            for old in kept[: -self._max_to_keep]:
-                shutil.rmtree(old)
+            for name, aside in self._set_aside().items():
+                if not (self.folder / name).exists():
+                    aside.replace(self.folder / name)
+            for left, match in self._hidden():
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                elif match["name"] == _TAG:
+                    left.unlink(missing_ok=True)
+
+    # --- what is there ------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Return the names of the numbered checkpoints, oldest first."""
+        return self._oldest_first(self._stored(), self.iteration_of(self._tag() or ""))
+
+    def has_checkpoint(self) -> bool:
+        """Return whether there is a checkpoint to go on from.
+
+        Raises:
+            DataError: as `last`.
+        """
+        return self.last() is not None
+
+    def last(self) -> str | None:
+        """Return the name of the checkpoint to go on from, None if no run has written one here.
+
+        It is what the file last_checkpoint says. If that is not there (somebody removed it, say) it is the newest
+        numbered checkpoint that has all parts, and a warning says so.
+
+        Raises:
+            DataError: last_checkpoint cannot be read, or names what is not there and nothing can take its place.
+        """
+        tag = self._tag()
+        stored = self._stored()
+        if tag is None or tag in stored:
+            return tag
+        whole = [
+            each
+            for each in self._oldest_first(stored, self.iteration_of(tag))
+            if all((stored[each] / f"{part}.pt").is_file() for part in self._parts)
+        ]
+        if not whole:
+            raise DataError(
+                f"{self.folder / _TAG} names {tag[:100]!r}, which is not there, and no other checkpoint is",
+                advice=f"Put that folder back, or remove {_TAG} to start afresh.",
+            )
+        logger.warning("%s names %r, which is not there: going on from %s", self.folder / _TAG, tag[:100], whole[-1])
+        return whole[-1]
+
+    def iteration_of(self, name: str) -> int | None:
+        """Return the number in a checkpoint's name, None if it is not a numbered one of this prefix."""
+        digits = name.removeprefix(f"{self.prefix}_")
+        number = int(digits) if re.fullmatch("[0-9]{7,18}", digits) else None
+        return number if number is not None and name == self._numbered(number) else None
+
+    def _numbered(self, iteration: int) -> str:
+        return f"{self.prefix}_{iteration:07d}"
+
+    def _tag(self) -> str | None:
+        path = self.folder / _TAG
+        try:
+            return path.read_text(encoding="utf-8", errors="replace").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+    def _stored(self) -> dict[str, Path]:
+        """Return name -> folder; a killed process may have left a checkpoint under the name it was set aside by."""
+        here = self.folder.iterdir() if self.folder.is_dir() else ()
+        return {
+            **self._set_aside(),
+            **{each.name: each for each in here if _NAME.fullmatch(each.name) and each.is_dir()},
+        }
+
+    def _set_aside(self) -> dict[str, Path]:
+        return {match["name"]: path for path, match in self._hidden() if match["kind"] == "old" and path.is_dir()}
+
+    def _hidden(self) -> Iterator[tuple[Path, re.Match[str]]]:
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            if match := _LEFT_BEHIND.fullmatch(path.name):
+                yield path, match
+
+    def _oldest_first(self, stored: Collection[str], newest: int | None) -> list[str]:
+        # Numbers above the newest are left from an earlier run in this folder: they are the oldest, not the newest.
+        numbered = [(number, name) for name in stored if (number := self.iteration_of(name)) is not None]
+        return [name for number, name in sorted(numbered, key=lambda each: (newest is None or each[0] <= newest, each))]
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def load(self, name: str | Path, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Put every part back to where it was when a checkpoint was written; all of them, or none.
+
+        All files are read before the first part changes, and if one part's state does not fit, those before it get
+        back what they had.
+
+        Args:
+            name: a checkpoint of this folder, or the path of any.
+            only: the parts to load; None for all.
+
+        Returns:
+            What else the checkpoint holds: "iteration", its number or None, and without `only` the states of parts
+            that this run does not have.
+
+        Raises:
+            ConfigError: `only` names a part that this run does not have.
+            DataError: there is no such checkpoint, a part of it is missing or cannot be read, or does not fit.
+        """
+        if unknown := sorted(set(only or ()) - self._parts.keys()):
+            raise ConfigError(f"no part is called {', '.join(unknown)}", expected=f"some of {listed(self._parts)}")
+        folder = name if isinstance(name, Path) else self._stored().get(name, self.folder / name)
+        if not folder.is_dir():
+            raise DataError(f"there is no checkpoint {folder}", expected=f"one of {listed(self.names())}")
+        wanted = [each for each in self._parts if only is None or each in only]
+        states = {each: read_state(folder / f"{each}.pt") for each in wanted}
+        others = sorted({path.stem for path in folder.glob("*.pt")} - self._parts.keys()) if only is None else []
+        rest = {each: read_state(folder / f"{each}.pt") for each in others}
+        put_states(self._parts, states, folder)
+        return {**rest, "iteration": self.iteration_of(Path(name).name)}
+
+    def load_weights(self, path: Path) -> list[str]:
+        """Start the part called model from another run's checkpoint, as far as the two fit.
+
+        Args:
+            path: the checkpoint's folder.
+
+        Returns:
+            What was not loaded, sorted: names that only the file has, or only this model, or whose shapes differ. A
+            warning gives the reasons. Empty if file and model fit.
+
+        Raises:
+            ConfigError: this run keeps no part called model.
+            DataError: the file cannot be read, or nothing in it fits; the model is unchanged.
+        """
+        if "model" not in self._parts:
+            raise ConfigError("no weights can be loaded", expected=f"a part called model, not {listed(self._parts)}")
+        if not path.is_dir():
+            raise DataError(f"there is no checkpoint {path}", expected="the folder that holds its model.pt")
+        saved = read_state(path / "model.pt")
+        taken, reasons = fit_weights(saved, self._parts["model"].state_dict())
+        if not taken:
+            raise DataError(f"nothing in {path / 'model.pt'} fits this model", expected="some of its names and shapes")
+        put_states(self._parts, {"model": saved}, path)
+        if reasons:
+            why = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items())[:20])
+            logger.warning("%s: loaded %d, left out %d (%s)", path / "model.pt", taken, len(reasons), why)
+        return sorted(reasons)
+
+    def resume_or_load(self, path: str | Path = "", *, resume: bool = True) -> str | None:
+        """Go on from the last checkpoint; if there is none, or `resume` is False, start afresh.
+
+        Args:
+            path: the checkpoint whose weights a fresh start begins with; "" for none.
+            resume: whether to go on from the last checkpoint.
+
+        Returns:
+            The name of the checkpoint that the run goes on from; None after a fresh start.
+
+        Raises:
+            ConfigError: the run has finished.
+            DataError: as `load`, `load_weights` and `last`.
+        """
+        name = self.last() if resume else None
+        if name is None:
+            if path != "":
+                self.load_weights(Path(path))
+            return None
+        if name.endswith("_final"):
+            raise ConfigError(
+                f"this run has finished: {self.folder / name} is its end",
+                advice="Train in another folder or without resume to start afresh; to train on from the end, load that "
+                "checkpoint by its name.",
+            )
+        self.load(name)
+        return name
 
 
-def _save(state: Mapping[str, Any], path: Path) -> None:
-    write_whole(path, lambda file: torch.save(state, file))  # on the disk before the folder takes its name
+def _may_be_replaced(target: Path) -> bool:
+    return target.is_dir() and (any(target.glob("*.pt")) or not any(target.iterdir()))
 
 
-def _generators() -> dict[str, Any]:
-    """Return the states of the global random generators, in types that `torch.load(weights_only=True)` reads."""
-    version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": [version, list(internal), gauss],
-        "numpy": [name, [int(each) for each in keys], position, has_gauss, cached],
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
+def _check_name(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name) or name == _TAG:
+        raise ConfigError(
+            f"{name!r} cannot be the name of {what}",
+            expected=f"at most 100 letters, digits, '_', '-' and '.', beginning with a letter or digit, but not {_TAG}",
+        )
+
+
+def _settle(folder: Path) -> None:
+    """Let a folder's list of names reach the disk, where the system can do that, before what refers to it does."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -251,7 +251,7 @@ def test_rows_that_are_not_those_of_the_tensor_are_refused() -> None:
     ids=lambda header: repr(header)[:40],
 )
 def test_a_field_outside_its_limits_is_refused(header: bytes) -> None:
-    assert "expected a message of protocol version 1" in refused([header])
+    assert "expected a message of protocol version 3" in refused([header])
 
 
 def test_an_unknown_name_is_refused_without_repeating_it() -> None:

@@ -93,7 +93,7 @@ def opening(round_: int) -> list[Said]:
 
 
 def closing(round_: int) -> list[Said]:
-    return [(H, CloseRound(round_)), (C, RoundClosed(round_))]
+    return [(H, CloseRound(round_, False)), (C, RoundClosed(round_))]
 
 
 END: list[Said] = [(H, CompleteTask(2)), (C, Completed(2))]
@@ -161,10 +161,16 @@ def test_batches_are_counted_from_0_in_each_round_and_in_each_test() -> None:
     assert (pair.host.round, pair.host.batch) == (2, 0)
 
 
+def test_a_session_may_begin_with_the_round_after_a_checkpoint() -> None:
+    pair = Pair().run([*BEGINNING, *opening(4), *batches(4, 1), *closing(4), *opening(5)])
+
+    assert [end.round for end in pair.ends.values()] == [5, 5]
+
+
 @pytest.mark.parametrize(
     ("script", "role", "message", "problem"),
     [
-        ([], H, example(BatchPlan, 2), "BatchPlan of round 2 in round 1"),
+        ([*opening(4), *batches(4, 0), *closing(4)], H, example(BatchPlan, 6), "BatchPlan of round 6 in round 5"),
         ([*opening(1), *batches(1, 0), *closing(1)], H, example(BatchPlan, 1), "BatchPlan of round 1 in round 2"),
         (opening(1)[:1], C, RoundReady(2), "RoundReady of round 2 in round 1"),
         (opening(1), C, example(Embedding, 2, 0), "Embedding of round 2 in round 1"),
@@ -178,7 +184,7 @@ def test_batches_are_counted_from_0_in_each_round_and_in_each_test() -> None:
         ([*opening(1), *batches(1, 1)[:2]], C, BatchesEnd(2, 1), "BatchesEnd of round 2 in round 1"),
         ([*opening(1), *batches(1, 1)], H, StartTest(2), "StartTest of round 2 in round 1"),
         ([*opening(1), *batches(1, 1), *answered_batches(1, 2)[:3]], C, BatchesEnd(1, 2), "BatchesEnd after 2 batches"),
-        ([*opening(1), *batches(1, 1)], H, CloseRound(2), "CloseRound of round 2 in round 1"),
+        ([*opening(1), *batches(1, 1)], H, CloseRound(2, False), "CloseRound of round 2 in round 1"),
         ([*opening(1), *batches(1, 1), *closing(1)[:1]], C, RoundClosed(2), "RoundClosed of round 2 in round 1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -23,13 +23,14 @@ def test_each_party_gets_its_own_outputs_and_only_its_own(tmp_path: Path) -> Non
 
     run = run_locally(host, other)
 
-    assert names(tmp_path / "h") == ["feature_model_host.pt", "infer_model.pt", "model.zip", "report.zip", "scores.csv"]
-    assert names(tmp_path / "c") == ["feature_model_c1.pt", "model.zip", "report.zip"]
+    models = ["feature_model_host.pt", "infer_model.pt"]
+    assert names(tmp_path / "h") == [*models, "metrics.json", "model.zip", "report.zip", "scores.csv"]
+    assert names(tmp_path / "c") == ["feature_model_c1.pt", "metrics.json", "model.zip", "report.zip"]
     assert sorted(path.name for path in run.host.files) == names(tmp_path / "h")
     with zipfile.ZipFile(tmp_path / "h" / "model.zip") as archive:
         assert sorted(archive.namelist()) == ["feature_model_host.pt", "infer_model.pt"]
     with zipfile.ZipFile(tmp_path / "h" / "report.zip") as archive:
-        assert archive.namelist() == ["scores.csv"]
+        assert archive.namelist() == ["scores.csv", "metrics.json"]
         assert archive.read("scores.csv") == (tmp_path / "h" / "scores.csv").read_bytes()
 
 
@@ -54,8 +55,9 @@ def test_every_round_leaves_a_checkpoint_and_the_newest_two_are_kept(tmp_path: P
 
     for party in ("h", "c"):
         folder = tmp_path / party / "checkpoints"
-        assert names(folder) == ["last_checkpoint", "model_0000002", "model_0000003"]
-        assert (folder / "last_checkpoint").read_text() == "model_0000003"
+        # Numbered by their last batch: 48 train ids make 3 batches of 16 in each of the rounds.
+        assert names(folder) == ["last_checkpoint", "model_0000005", "model_0000008", "model_final"]
+        assert (folder / "last_checkpoint").read_text() == "model_final"
 
 
 @pytest.mark.parametrize(

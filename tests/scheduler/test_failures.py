@@ -47,9 +47,9 @@ class Outcome:
     def _watch(self, scheduler: HostScheduler | CollaboratorScheduler) -> None:
         original = scheduler.take_part
 
-        def take_part(seat: Any) -> Any:
+        def take_part(seat: Any, **how: Any) -> Any:
             try:
-                return original(seat)
+                return original(seat, **how)
             except BaseException as error:
                 self.errors[scheduler.feature_key] = error
                 raise

@@ -47,7 +47,7 @@ HELLO = CheckIn(
 )
 WELCOME = Welcome(nonce=NONCE, session=NONCE, parties=("host", "c1", "c2"), max_rounds=1, calculation_timeout_s=0)
 SPLIT = Split(train=1, test=1, train_digest=b"", test_digest=b"")
-PLAN = BatchPlan(1, True, 0, 0, False, 0, b"")
+PLAN = BatchPlan(1, True, 0, 0, False, 0, b"", False, True)
 
 
 class Ends:

@@ -1,0 +1,245 @@
+"""The host's loop: its batches, every collaborator's embeddings, the user's `train_a_batch`, tests, the round's end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from heterofed.errors import ConfigError
+from heterofed.features.batches import RoundOrder, round_seed, shuffled
+from heterofed.frames.messages import BatchPlan, CloseRound, RoundClosed, RoundReady, StartTest
+from heterofed.grads.cut_layer import CutLayer, check_finite_gradients, device_of
+from heterofed.metrics.progress import logger
+from heterofed.scheduler.exchange import HostExchange
+from heterofed.scheduler.party_trainer import PartyTrainer
+from heterofed.tasks.model import TaskStatus
+from heterofed.training.context import Context, CtxVar
+from heterofed.training.hooks import BestCheckpointer
+from heterofed.training.triggers import LIFECYCLE, MODE
+
+if TYPE_CHECKING:
+    from heterofed.scheduler.host import HostScheduler
+
+
+_ORDER = ("batch_size", "shuffle", "seed")
+"""Attributes of a host on which the order of rows in a round depends."""
+
+
+class HostTrainer(PartyTrainer["HostScheduler"]):
+    """The trainer of a host.
+
+    `ctx` holds besides: `labels` (also `y_true`), `embeddings` (feature key -> tensor, own first, as `train_a_batch`
+    gets them), `loss_batch` (what `train_a_batch` returned, if it is a loss).
+    """
+
+    with_labels = True
+
+    def __init__(self, party: HostScheduler) -> None:
+        super().__init__(party)
+        self._finished: bool | None = None
+        self._tested = self._best = False
+
+    @cached_property
+    def exchange(self) -> HostExchange:
+        """The session's batch exchange; there once the parties are gathered."""
+        return self.party._batch_exchange
+
+    @cached_property
+    def cut(self) -> CutLayer:
+        """Where embeddings enter the graph and gradients leave it."""
+        return CutLayer(
+            lambda peer, gradient: self.exchange.send_gradient(peer, gradient, self.shown_loss), logger.warning
+        )
+
+    @property
+    def shown_loss(self) -> float | None:
+        """The mean loss of the round so far, if collaborators are to see it."""
+        return self.round_loss.value if self.party.share_loss else None
+
+    # --- a round ------------------------------------------------------------------------------------------------------
+
+    def is_finished(self) -> bool:
+        """Whether the round just closed was the last one; a run trains one round at least, unless it resumes."""
+        return self.round > 0 and self._asked_if_finished()
+
+    def _asked_if_finished(self) -> bool:
+        """Ask the user's `is_task_finished`, once a round."""
+        if self._finished is None:
+            with self.party._calling("is_task_finished"):
+                self._finished = bool(self.party.is_task_finished())
+        return self._finished or self.stopping
+
+    def run_round(self) -> None:
+        """Publish the plan, train a pass with every party that follows it."""
+        self._finished, self._tested, self._best = None, False, False
+        moving = self.party._moving_parties()
+        finetune = moving is not None
+        self.learns = moving is None or self.party.feature_key in moving
+        self.exchange.begin_round(self.current_round, moving)
+        self.party.optimizer.frozen = not self.learns
+        self._publish(finetune, moving)
+        self.max_iter = self.planned_iterations()
+        self.run_routine(MODE.FINETUNE if finetune else MODE.TRAIN, "train")
+
+    def _publish(self, finetune: bool, moving: frozenset[str] | None) -> None:
+        party = self.party
+        if party.own_batches:
+            self.order = RoundOrder(party.train_ids, len(party.train_ids), party._session_key)
+            batch_size, batches, seed = 0, 0, 0
+        else:
+            seed = round_seed(party.seed, self.current_round) if party.shuffle else 0
+            ids = shuffled(party.train_ids, seed) if party.shuffle else party.train_ids
+            self.order = RoundOrder(ids, party.batch_size, party._session_key)
+            batch_size, batches = party.batch_size, len(self.order)
+        digest = self.order.digest()
+        for peer in party._linked.peers:
+            plan = BatchPlan(
+                round=self.current_round,
+                own_batches=party.own_batches,
+                batch_size=batch_size,
+                batches=batches,
+                shuffle=bool(party.shuffle) and not party.own_batches,
+                seed=seed,
+                digest=digest,
+                finetune=finetune,
+                learns=moving is None or peer in moving,
+            )
+            party._linked.send(peer, plan, party._room_s)
+        self.exchange.collect(RoundReady, "agreement to the round", party.schedule_timeout)
+
+    def test_if_due(self) -> None:
+        """Run the round's test if `log_rounds` wants one, or if no further round comes."""
+        if self.party._test_is_due() or (self._asked_if_finished() and self.party._tests_at_all()):
+            self.evaluate("test")
+
+    def round_done(self) -> None:
+        """Test once more where a hook has ended the training after a round that was not tested."""
+        if self.stopping and not self._tested and self.party._tests_at_all():
+            self.evaluate("test")
+            for each in self.hooks.values():
+                if isinstance(each, BestCheckpointer):
+                    each.after_round()  # this test may be the best one
+
+    def close_round(self) -> None:
+        """Let the collaborators keep a checkpoint and wait until they have."""
+        self.party._linked.broadcast(CloseRound(self.round, self._best), self.party._room_s)
+        self.exchange.collect(RoundClosed, "checkpoint of the round", self.party.schedule_timeout)
+
+    def request_checkpoint(self, name: str = "", *, tag: bool = True) -> None:
+        """Write a checkpoint, as in `Trainer`; the best one of a round is kept by the collaborators too."""
+        self._best = self._best or (name == "model_best" and not self._active)
+        super().request_checkpoint(name, tag=tag)
+
+    def test_order(self) -> RoundOrder:
+        """Return the test ids in batches."""
+        party = self.party
+        size = len(party.test_ids) if party.own_batches else party.batch_size
+        return RoundOrder(party.test_ids, size, party._session_key)
+
+    def evaluate(self, target_data_split_name: str = "test", hooks_set: Any = None) -> None:
+        """Run the test over the test ids, with every party.
+
+        Raises:
+            ConfigError: a split other than "test", or inside of another routine: the other parties would not follow.
+        """
+        if target_data_split_name != "test" or self._active:
+            where = "inside of another routine" if self._active else f"on the split {target_data_split_name!r}"
+            raise ConfigError(f"a party cannot evaluate {where} alone", expected="a test after a round")
+        self._tested = True
+        record, progress = self.party._at_seat.record, self.party._at_seat.progress
+        record.task_is(TaskStatus.TESTING)
+        progress.phase("testing")
+        self.party._linked.broadcast(StartTest(self.current_round), self.party._room_s)
+        super().evaluate("test", hooks_set)
+        record.task_is(TaskStatus.ONGOING)
+
+    def own_state(self) -> dict[str, Any]:
+        """Keep what makes the order of rows besides."""
+        return {**super().own_state(), **{name: getattr(self.party, name) for name in _ORDER}}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with the order that the run began with.
+
+        Raises:
+            ConfigError: the batches would be cut in another way.
+        """
+        for name in ("batch_size", "shuffle"):
+            if not self.party.own_batches and state[name] != getattr(self.party, name):
+                raise ConfigError(
+                    f"{name} is {getattr(self.party, name)}",
+                    expected=f"{state[name]}, with which the run began that is to be resumed",
+                )
+        self.party.seed = state["seed"]
+        super().load_own_state(state)
+
+    # --- default hooks ------------------------------------------------------------------------------------------------
+
+    def _hook_on_fit_start_init(self, ctx: Context) -> None:
+        super()._hook_on_fit_start_init(ctx)
+        ctx.device = device_of(self.party.infer_model)
+        self.exchange.batch = 0
+        if ctx.cur_mode not in MODE.LEARNING:
+            ctx.projections = CtxVar([], LIFECYCLE.ROUTINE)
+            ctx.batched_labels = CtxVar([], LIFECYCLE.ROUTINE)
+
+    def _hook_on_batch_forward(self, ctx: Context) -> None:
+        self.exchange.batch = ctx.cur_batch_i
+        super()._hook_on_batch_forward(ctx)
+        labels = ctx.local_batch.labels
+        ctx.labels = CtxVar(labels, LIFECYCLE.BATCH)
+        ctx.y_true = CtxVar(labels, LIFECYCLE.BATCH)
+
+    def _hook_on_batch_exchange(self, ctx: Context) -> None:
+        exchange, device = self.exchange, ctx.device
+        received = {peer: each.to(device) for peer, each in exchange.receive(ctx.local_batch).items()}
+        for peer in received.keys() - exchange.learning:
+            exchange.send_proceed(peer, self.shown_loss)
+        own: Tensor = ctx.embedding
+        self.cut.watch(own)
+        projection = {self.party.feature_key: own, **self.cut.open(received, exchange.learning)}
+        ctx.embeddings = CtxVar(projection, LIFECYCLE.BATCH)
+
+    def _hook_on_batch_backward(self, ctx: Context) -> None:
+        with self.party._calling("train_a_batch"):
+            loss = self.party.train_a_batch(ctx.embeddings, ctx.labels)
+        self.cut.close()
+        rows = ctx.batch_size
+        if self.round_loss.add(loss, rows):
+            ctx.loss_batch = CtxVar(loss, LIFECYCLE.BATCH)
+            ctx.loss_batch_total = self.round_loss.total
+            self.storage.put_scalar("loss", self.round_loss.last)
+        elif not self.exchange.learning:
+            check_finite_gradients(self.party.infer_model)  # nothing else would notice a NaN
+
+    def _hook_on_fit_end(self, ctx: Context) -> None:
+        self.exchange.batch = self.batches_made
+        self.exchange.receive_ends("training")
+        if self.exchange.learning or (self.learns and self.party.is_trainable):
+            self.cut.check_reached(self.exchange.batch)
+
+    def _hook_on_test_exchange(self, ctx: Context) -> None:
+        received = self.exchange.receive(ctx.local_batch)
+        for peer in received:
+            self.exchange.send_proceed(peer)
+        moved = {peer: each.to(ctx.device) for peer, each in received.items()}
+        projection = {self.party.feature_key: ctx.embedding, **moved}
+        ctx.embeddings = CtxVar(projection, LIFECYCLE.BATCH)
+        ctx.projections.append(projection)
+        ctx.batched_labels.append(_kept(ctx.labels))
+
+    def _hook_on_test_end(self, ctx: Context) -> None:
+        self.exchange.batch = self.batches_made
+        self.exchange.receive_ends("test")
+        with self.party._calling("test"):
+            self.party.test(ctx.projections, ctx.batched_labels)
+
+
+def _kept(labels: Any) -> Any:
+    """Return labels that stay as they are when the user's code uses its buffer again."""
+    if isinstance(labels, Tensor):
+        return labels.clone()
+    return copy.deepcopy(labels)

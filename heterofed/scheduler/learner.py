@@ -1,0 +1,203 @@
+"""A party as one that learns: its models, its trainer with hooks and writers, its batches, what it measures."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from heterofed.errors import ConfigError
+from heterofed.features.batches import RoundOrder
+from heterofed.features.embedder import BatchSource, EmbeddingForm, PlannedBatches, UserBatches
+from heterofed.metrics.storage import EventStorage
+from heterofed.metrics.tables import MetricsTable
+from heterofed.metrics.tensorboard import TensorboardWriter
+from heterofed.metrics.writers import CSVWriter, EventWriter, JSONWriter
+from heterofed.scheduler.figures import RoundFigures
+from heterofed.scheduler.party import Party
+from heterofed.scheduler.party_trainer import PartyTrainer
+from heterofed.training.hooks import (
+    HookBase,
+    IterationTimer,
+    LRScheduler,
+    PeriodicCheckpointer,
+    PeriodicWriter,
+    ProgressBar,
+)
+from heterofed.training.registries import apply_hook, load_plugins, trainer_class
+
+T = TypeVar("T", bound=PartyTrainer[Any])
+
+
+class Learner(Party):
+    """What of a scheduler concerns its trainer; see `Scheduler`."""
+
+    # --- what users may override --------------------------------------------------------------------------------------
+
+    def build_hooks(self) -> list[HookBase]:
+        """Return the hook objects of this party's trainer, in the order in which they are called.
+
+        Extend the list: `return [*super().build_hooks(), MyHook()]`. Called once, when `trainer` is made.
+        """
+        return [
+            IterationTimer(),
+            LRScheduler(),
+            PeriodicCheckpointer(every="round"),
+            ProgressBar(lambda: self._at_seat.progress, rows_total=lambda: len(self.train_ids)),
+            RoundFigures(lambda: self._linked.meter, lambda: self.trainer.round_loss.value),
+            PeriodicWriter(self.build_writers),
+        ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return what writes the measurements down. Called once, when the first round begins."""
+        folder = self._results_folder
+        writers: list[EventWriter] = [
+            JSONWriter(folder / "metrics.json", start_iter=self.trainer.start_iter),
+            CSVWriter(folder, self._metric_sets),
+        ]
+        if self.settings.tensorboard:
+            writers.append(TensorboardWriter(folder / "tensorboard", start_iter=self.trainer.start_iter))
+        return writers
+
+    # --- what users may call ------------------------------------------------------------------------------------------
+
+    def get_metrics(self, name: str) -> MetricsTable:
+        """Return the metric set that `register_metrics(name=…)` declared.
+
+        Raises:
+            ConfigError: no set has this name.
+        """
+        try:
+            return self._metric_sets[name]
+        except KeyError:
+            known = ", ".join(self._metric_sets) or "none"
+            raise ConfigError(
+                f"there is no metric set {name!r}; declared: {known}",
+                advice=f"Put @register_metrics(name={name!r}, keys=[…]) on a method of {type(self).__name__}.",
+            ) from None
+
+    @property
+    @abstractmethod
+    def trainer(self) -> PartyTrainer[Any]:
+        """The loop that runs this party's rounds; hooks are registered here."""
+
+    @property
+    def storage(self) -> EventStorage:
+        """What this party has measured so far."""
+        return self.trainer.storage
+
+    @property
+    def current_round(self) -> int:
+        """Number of the round in progress, or of the last one; from 1, and 0 before the first."""
+        return self.trainer.current_round if "trainer" in vars(self) else 0
+
+    @property
+    def train_ids(self) -> list[str]:
+        """The shared ids to train on, in the order of every party."""
+        return self._id_split[0]
+
+    @property
+    def test_ids(self) -> list[str]:
+        """The shared ids to test on, in the order of every party."""
+        return self._id_split[1]
+
+    @cached_property
+    def feature_model(self) -> nn.Module:
+        """This party's feature model, made at its first use."""
+        with self._calling("make_feature_model"):
+            model = self.make_feature_model()
+        if isinstance(model, nn.Module) and not self.is_feature_trainable:
+            model.requires_grad_(False)
+        return model
+
+    @cached_property
+    def feature_optimizer(self) -> Optimizer:
+        """The optimizer of the feature model, made at its first use."""
+        with self._calling("make_feature_optimizer"):
+            return self.make_feature_optimizer(self.feature_model)
+
+    @cached_property
+    def is_trainable(self) -> bool:
+        """False when the feature model is frozen or has no parameter that learns."""
+        return self.is_feature_trainable and any(each.requires_grad for each in self.feature_model.parameters())
+
+    # --- for the trainer ----------------------------------------------------------------------------------------------
+
+    @property
+    def own_batches(self) -> bool:
+        """True when this party's code chooses its batches (`iterate_*`), False when it wrote `load_batch`."""
+        return not self._wrote("load_batch")
+
+    def _pass_over(self, order: RoundOrder, *, train: bool, with_labels: bool) -> BatchSource:
+        """Return the batches of one pass by the door that the user wrote."""
+        method = "iterate_train_feature" if train else "iterate_test_feature"
+        if not self.own_batches:
+            form = EmbeddingForm(self.feature_key, "the feature model")
+            return PlannedBatches(
+                order,
+                load=self.load_batch,
+                model=self.feature_model,
+                with_labels=with_labels,
+                form=form,
+                guard=self._calling,
+            )
+        form = EmbeddingForm(self.feature_key, method)
+        ids = list(self.train_ids if train else self.test_ids)
+        return UserBatches(
+            lambda: getattr(self, method)(self.feature_model, ids),
+            rows_expected=len(ids),
+            with_labels=with_labels,
+            form=form,
+            method=method,
+            guard=self._calling,
+            warn=self._warn_once,
+        )
+
+    def _make_trainer(self, default: type[T]) -> T:
+        """Return a new trainer, of the class and with the hooks that the settings name."""
+        load_plugins(self.settings.plugins)
+        kind = default
+        if self.settings.trainer:
+            found = trainer_class(self.settings.trainer)
+            if not issubclass(found, default):
+                raise ConfigError(
+                    f"the trainer {self.settings.trainer} is a {found.__name__}",
+                    expected=f"a subclass of {default.__name__}",
+                )
+            kind = found
+        trainer = kind(self)
+        for name, table in self._metric_sets.items():
+            table.report_to(partial(_put, trainer.storage, name))
+        for name in self.settings.hooks:
+            apply_hook(name, trainer)
+        return trainer
+
+    def _resume(self) -> str | None:
+        """Take the state of the last checkpoint and return its name; None where there is none."""
+        name = self.trainer.resume_or_load()
+        say = self._at_seat.progress.say
+        if name is None:
+            say(f"{self.feature_key} has no checkpoint and begins anew")
+        else:
+            say(f"{self.feature_key} goes on after round {self.trainer.round}, from checkpoint {name}")
+        return name
+
+    def _train(self, rounds: int | None) -> None:
+        """Run the rounds; a resumed party's random generators go on where they were."""
+        if self._resumed is not None:
+            self.trainer.checkpointer.load(self._resumed, only=["rng"])
+        self.trainer.run(rounds)
+
+    def _kept_models(self) -> dict[str, nn.Module]:
+        return {"feature": self.feature_model}
+
+    def _kept_optimizers(self) -> dict[str, Optimizer]:
+        return {"feature": self.feature_optimizer} if self.is_trainable else {}
+
+
+def _put(storage: EventStorage, table: str, header: str, value: int | float) -> None:
+    """Put a number of a metric table into the storage too."""
+    storage.put_scalar(f"{table}/{header}", value, smoothing_hint=False)

@@ -1,0 +1,162 @@
+"""A party as such: its settings, its place in a task, its link, its results folder, and calls of the user's code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from heterofed.config import Settings
+from heterofed.errors import ConfigError, HeterofedError, TemplateError
+from heterofed.features.alignment import OrderedIds
+from heterofed.metrics.progress import logger
+from heterofed.metrics.tables import MetricsTable, declared_metrics
+from heterofed.scheduler.checks import check_seconds
+from heterofed.scheduler.link import Link
+from heterofed.scheduler.seat import Seat
+from heterofed.scheduler.templates import PartyTemplates
+from heterofed.tasks.model import check_feature_key
+from heterofed.wire.transport import Transport
+
+
+class Party(PartyTemplates):
+    """One party of a task; subclass `HostScheduler` or `CollaboratorScheduler` rather than this.
+
+    Args:
+        feature_key: this party's name in the task, and the name of its embedding.
+        name: what people call this run; the task's name by default.
+        schedule_timeout: longest wait for another party's answer between two steps, in seconds; 0: no limit.
+        data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part of the
+            intersection), in seconds; 0: no limit.
+        is_feature_trainable: False freezes this party's feature model.
+        out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
+        settings: what `HETEROFED_*` variables say, unless given.
+
+    Raises:
+        ConfigError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        feature_key: str,
+        name: str | None = None,
+        schedule_timeout: float = 30,
+        data_channel_timeout: tuple[float, float] = (30, 60),
+        is_feature_trainable: bool = True,
+        *,
+        out_dir: str | Path | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.feature_key = check_feature_key(feature_key)
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ConfigError(f"name is {name!r}", expected="a non-empty str, or None for the task id")
+        check_seconds("schedule_timeout", schedule_timeout)
+        if not isinstance(data_channel_timeout, Sequence) or len(data_channel_timeout) != 2:
+            raise ConfigError(f"data_channel_timeout is {data_channel_timeout!r}", expected="two numbers of seconds")
+        for each in data_channel_timeout:
+            check_seconds("data_channel_timeout", each)
+        self.name = name
+        self.schedule_timeout = float(schedule_timeout)
+        self.data_channel_timeout = (float(data_channel_timeout[0]), float(data_channel_timeout[1]))
+        self.is_feature_trainable = bool(is_feature_trainable)
+        self.out_dir = None if out_dir is None else Path(out_dir)
+        self.settings = settings or Settings.from_env()
+        self._metric_sets = {name: MetricsTable(keys) for name, keys in declared_metrics(type(self)).items()}
+        self._seat: Seat | None = None
+        self._party_link: Link | None = None
+        self._party_transport: Transport | None = None
+        self._session_key = b""
+        self._recovers = False
+        self._resumed: str | None = None
+        self._warned: set[str] = set()
+        self._at_the_end = ExitStack()
+        self._intersection: OrderedIds | None = None
+        self._id_split: tuple[list[str], list[str]] = ([], [])
+
+    # --- what users may call ------------------------------------------------------------------------------------------
+
+    def push_log(self, message: str) -> None:
+        """Show a line to this party's user and keep it with the task.
+
+        Raises:
+            ConfigError: the message is empty or no str.
+        """
+        if not isinstance(message, str) or not message:
+            raise ConfigError("push_log got an empty message", expected="a non-empty str")
+        logger.info("%s", message)
+        if self._seat is not None:
+            self._seat.record.log(message)
+
+    @property
+    def task_id(self) -> str:
+        """Id of the task that this party is in.
+
+        Raises:
+            ConfigError: it is in none yet.
+        """
+        return self._at_seat.task_id
+
+    # --- for the rest of the scheduler --------------------------------------------------------------------------------
+
+    @property
+    def _at_seat(self) -> Seat:
+        if self._seat is None:
+            raise ConfigError("this scheduler is in no task yet", advice="Call launch_task(task_id=…).")
+        return self._seat
+
+    @property
+    def _linked(self) -> Link:
+        if self._party_link is None:
+            raise ConfigError("this party has no link to the others yet")
+        return self._party_link
+
+    @property
+    def _transport_open(self) -> Transport:
+        if self._party_transport is None:
+            raise ConfigError("this party has no link to the others yet")
+        return self._party_transport
+
+    @property
+    def _room_s(self) -> float:
+        """How long to wait for room in a peer's queue, in seconds."""
+        return self.data_channel_timeout[0]
+
+    @property
+    def _results_folder(self) -> Path:
+        if self.out_dir is None:
+            raise ConfigError("this scheduler is in no task yet", advice="Call launch_task(task_id=…).")
+        return self.out_dir
+
+    def _wrote(self, method: str) -> bool:
+        """Whether the user's class overrides a template method."""
+        return getattr(type(self), method) is not getattr(PartyTemplates, method)
+
+    def _made_wrong(self, method: str, value: object, expected: str) -> ConfigError:
+        return ConfigError(f"{type(self).__name__}.{method}() returned {type(value).__name__}", expected=expected)
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("%s: %s", self.feature_key, text)
+
+    @contextmanager
+    def _calling(self, method: str) -> Iterator[None]:
+        """Mark the body as a call of the user's code: what it raises becomes a TemplateError that names it.
+
+        `method` is the name of a template method, or a few words for what was called.
+
+        The text of the user's exception may quote data, so only its type goes into ours; the exception itself stays
+        with this party as `__cause__`.
+        """
+        try:
+            yield
+        except HeterofedError:
+            raise
+        except Exception as error:
+            called = f"{type(self).__name__}.{method}()" if method.isidentifier() else method
+            raise TemplateError(
+                f"{called} raised {type(error).__name__}",
+                party=self.feature_key,
+                phase=self._party_link.phase().value if self._party_link is not None else None,
+                advice=f"The traceback is in the output of {self.feature_key}.",
+            ) from error

@@ -1,0 +1,71 @@
+"""The hook that lets writers show what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from heterofed.errors import ConfigError
+from heterofed.metrics.progress import logger
+from heterofed.metrics.writers import EventWriter
+from heterofed.training.hooks.cadence import PeriodicHook
+
+
+class PeriodicWriter(PeriodicHook):
+    """Lets writers write every `period` batches and at the end of each round, and close at the end of the run.
+
+    It stays behind all other hooks, so that a batch's line has what they measured, and a final evaluation is written.
+
+    Args:
+        writers: what shows the storage: JSONWriter, CommonMetricPrinter, …; or a function that returns them, called
+            when a run begins.
+        period: after how many batches; 0: only at the end of rounds.
+
+    Raises:
+        ConfigError: one of them is no EventWriter, or the period is below 0.
+    """
+
+    last = True
+
+    def __init__(self, writers: Iterable[EventWriter] | Callable[[], Iterable[EventWriter]], period: int = 20) -> None:
+        super().__init__(period, "batch")
+        self._make = writers if callable(writers) else None
+        self.writers = [] if callable(writers) else _checked(writers)
+
+    def before_train(self) -> None:
+        """Make the writers that could not be made before."""
+        if self._make is not None:
+            self.writers = _checked(self._make())
+
+    def act(self) -> None:
+        """Let each writer write."""
+        storage = self.trainer.storage
+        for writer in self.writers:
+            writer.write(storage)
+
+    def after_round(self) -> None:
+        """Let each writer write what the round's end has measured."""
+        self.act()
+
+    def after_train(self) -> None:
+        """Let each writer write what is left, and close; one that cannot does not keep the others from it."""
+        storage = self.trainer.storage
+        first: Exception | None = None
+        for writer in self.writers:
+            # Where nothing was measured, as when the run fails at once, an earlier run's file stays as it is.
+            for call in (writer.write, writer.close) if storage.histories() else (writer.close,):
+                try:
+                    call(storage)
+                except Exception as error:
+                    if first is not None:
+                        logger.exception("%s failed too at the end of the run", type(writer).__name__)
+                    first = first or error
+        if first is not None:
+            raise first
+
+
+def _checked(writers: Iterable[EventWriter]) -> list[EventWriter]:
+    found = list(writers)
+    for each in found:
+        if not isinstance(each, EventWriter):
+            raise ConfigError(f"a writer is a {type(each).__name__}", expected="an object of an EventWriter")
+    return found
