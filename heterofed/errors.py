@@ -53,6 +53,7 @@ class HeterofedError(Exception):
         self.phase = phase
         self.expected = expected
         self.advice = advice
+        self._for_peers: str | None = None
 
     def located(self, *, party: str | None = None, phase: str | None = None) -> HeterofedError:
         """Fill in the party and the phase where they are not known yet; returns self."""
@@ -60,9 +61,17 @@ class HeterofedError(Exception):
         self.phase = self.phase or phase
         return self
 
+    def privately(self, what: str) -> HeterofedError:
+        """Let the other parties hear only `what` of it, because the text names files of this party; returns self."""
+        self._for_peers = what
+        return self
+
     def for_peers(self) -> str:
         """Return the text that the other parties may see."""
-        return str(self)
+        if self._for_peers is None:
+            return str(self)
+        public = HeterofedError(self._for_peers, party=self.party, phase=self.phase)
+        return f"{public} The output of {self.party or 'that party'} says more."
 
     def __str__(self) -> str:
         where = ", ".join(part for part in (self.party, f"while {self.phase}" if self.phase else None) if part)
@@ -84,10 +93,9 @@ class UnknownTask(ConfigError):
 class DataError(HeterofedError):
     """A file with this party's data is not there, cannot be read, or holds what cannot be used."""
 
-    def for_peers(self) -> str:
-        """Return a text without the path, which is this party's own affair."""
-        public = DataError("a file cannot be used", party=self.party, phase=self.phase)
-        return f"{public} The output of {self.party or 'that party'} names it."
+    def __init__(self, what: str, **where: str | None) -> None:
+        super().__init__(what, **where)
+        self.privately("a file cannot be used")  # the path is this party's own affair
 
 
 class TaskFailed(HeterofedError):
@@ -113,10 +121,9 @@ class TrainingDiverged(TaskFailed):
 class OutputError(TaskFailed):
     """A file or folder cannot be written. What was there before is untouched."""
 
-    def for_peers(self) -> str:
-        """Return a text without the path, which is this party's own affair."""
-        public = OutputError("a file or folder cannot be written", party=self.party, phase=self.phase)
-        return f"{public} The output of {self.party or 'that party'} names it."
+    def __init__(self, what: str, **where: str | None) -> None:
+        super().__init__(what, **where)
+        self.privately("a file or folder cannot be written")  # the path is this party's own affair
 
 
 class ProtocolError(TaskFailed):

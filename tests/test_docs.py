@@ -35,6 +35,8 @@ from heterofed.frames.messages import AnyMessage, BatchesEnd, CloseRound
 from heterofed.protocol.phases import Role, diagram
 from heterofed.protocol.session import Session
 from heterofed.tasks import open_directory
+from heterofed.training.hooks.base import POINTS
+from heterofed.training.triggers import ALL_TRIGGERS
 from heterofed.wire.parts import frame_sizes
 from tests.own_batches import OwnCollaborator, OwnHost
 from tests.tiny import Collaborator, Host
@@ -300,11 +302,20 @@ def test_every_argument_of_a_scheduler_is_in_a_table_with_its_default() -> None:
             assert shown[name] == str(default), name
 
 
+def test_every_trigger_is_in_the_table_with_its_method() -> None:
+    shown = [cells[:2] for cells in rows_of_table("docs/hooks-and-metrics.md", r"`(on|before|after)_\w+`")]
+    methods = {trigger: point for point, trigger in POINTS.items()}
+
+    assert sorted(trigger.strip("`") for trigger, _ in shown) == sorted(ALL_TRIGGERS)
+    for trigger, method in shown:
+        assert method.strip("`").partition("(")[0] == methods.get(trigger.strip("`"), "")
+
+
 @pytest.mark.parametrize("role", [HostScheduler, CollaboratorScheduler])
 def test_every_method_that_users_write_is_explained(role: type[Any]) -> None:
     text = text_of("docs/write-a-scheduler.md")
     optional = {"split_dataset", "load_batch", "iterate_train_feature", "iterate_test_feature", "validate_context"}
-    optional |= {"build_hooks", "build_writers"}
+    optional |= {"build_hooks", "build_writers", "make_schedule"}
     if role is HostScheduler:
         optional |= {"test", "predict_a_batch", "is_task_finished", "trainable_parties"}
 
@@ -358,7 +369,7 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "not a number": lambda: run_locally(NanHost(), Collaborator()),
     "no message": lambda: Codec().decode([b"hello"]),
     "wrong message": lambda: Session(Role.HOST, "c1").receiving(BatchesEnd(1, 1)),
-    "our wrong message": lambda: Session(Role.HOST, "c1").sending(CloseRound(1, False)),
+    "our wrong message": lambda: Session(Role.HOST, "c1").sending(CloseRound(1, False, None)),
     "too large": lambda: frame_sizes([bytes(5)], 4),
 }
 

@@ -233,6 +233,8 @@ class CloseRound(Message, frozen=True):
     round: Number
     best: bool
     """Whether the host's test was the best so far: keep this round as `model_best` too."""
+    loss: float | None
+    """The host's mean loss of this round; None: not shared or not known."""
 
 
 class RoundClosed(Message, frozen=True):

@@ -180,7 +180,7 @@ def _colours(run: Run) -> dict[str, str]:
 
 
 def _losses(run: Run) -> list[tuple[Party, str]]:
-    names = ("loss", "round/loss")
+    names = ("loss", "mean_loss", "round/loss")
     found = [(party, [each for each in names if np.isfinite(party.values(each)).any()]) for party in run.parties]
     return [(party, present[0]) for party, present in found if present]
 

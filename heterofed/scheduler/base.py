@@ -104,8 +104,9 @@ class Scheduler(Learner):
 
     def _tell_peers(self, error: HeterofedError) -> None:
         """Say where the error belongs and tell it to the peers, unless they know."""
-        phase = self._party_link.phase().value if self._party_link is not None else "starting"
-        error.located(party=self.feature_key, phase=phase)
+        if not self._failed_in:  # what is told first says where; afterwards the session is over
+            self._failed_in = self._party_link.phase().value if self._party_link is not None else "starting"
+        error.located(party=self.feature_key, phase=self._failed_in)
         if self._party_link is not None:
             self._party_link.abort(error)
 
@@ -113,7 +114,7 @@ class Scheduler(Learner):
         """Do what needs no other party: check the set-up, prove that outputs can be written, load the ids."""
         with self._calling("validate_context"):
             self.validate_context()
-        _ = self.trainer  # what its settings or hooks lack is said now, not after the matching
+        self._check_plugins()
         self._claim_results_folder()
         self._resumed = self._resume() if self._recovers else None
         with self._calling("load_local_ids"):
@@ -138,6 +139,7 @@ class Scheduler(Learner):
         with self._calling("split_dataset"):
             split = self.split_dataset(self._intersection)
         self._id_split = checked_split(split, self._intersection, party=self.feature_key, own_batches=self.own_batches)
+        self.trainer.check_ids()
 
     def _write_outputs(self) -> TaskResult:
         names = {"feature": f"feature_model_{self.feature_key}", "infer": "infer_model"}

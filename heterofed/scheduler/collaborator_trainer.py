@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
     """The trainer of a collaborator.
 
-    `ctx` holds besides: `gradient` (the host's, of the embedding's shape; None where this party does not learn).
+    `ctx` holds besides: `gradient` (the host's, of the embedding's shape; None where this party does not learn). Its
+    `mean_loss` is the host's word, up to the batch before, and `loss_batch_total` is that times `num_samples`.
     """
 
     _plan: BatchPlan | None = None
@@ -90,6 +91,7 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
             party._at_seat.progress.phase("testing")
             super().evaluate("test")
             closing = self._next_word((CloseRound, CloseRound))
+        self.round_loss.show(closing.loss)
         if closing.best:
             self.request_checkpoint("model_best", tag=False)
 
@@ -183,8 +185,10 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
 
     def _hook_on_batch_end(self, ctx: Context) -> None:
         super()._hook_on_batch_end(ctx)
-        if self.round_loss.value is not None:
-            self.storage.put_scalar("loss", self.round_loss.value)
+        mean = self.round_loss.value
+        if mean is not None:
+            ctx.loss_batch_total = CtxVar(mean * ctx.num_samples, LIFECYCLE.ROUTINE)
+            self.storage.put_scalar("mean_loss", mean, smoothing_hint=False)
 
     def _hook_on_fit_end(self, ctx: Context) -> None:
         ended = BatchesEnd(self.current_round, self.batches_made)

@@ -234,6 +234,8 @@ class HostScheduler(Scheduler, HostTemplates):
 
     def _give_up(self, error: HeterofedError) -> None:
         super()._give_up(error)
+        if self._party_link is not None:
+            self._party_link.stay_until_heard()
         self._at_seat.record.task_is(TaskStatus.FAILED, error.for_peers())
 
     def _prepare(self) -> list[str]:
@@ -294,6 +296,8 @@ class HostScheduler(Scheduler, HostTemplates):
             named = self.trainable_parties()
         if named is None:
             return None
+        if not isinstance(named, Collection):
+            raise self._made_wrong("trainable_parties", named, "feature keys of parties, or None for all")
         moving = frozenset([named] if isinstance(named, str) else named)
         parties = (self.feature_key, *self._linked.peers)
         if not moving or not moving <= set(parties):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from heterofed.errors import ConfigError
 from heterofed.features.batches import RoundOrder, round_seed, shuffled
 from heterofed.frames.messages import BatchPlan, CloseRound, RoundClosed, RoundReady, StartTest
-from heterofed.grads.cut_layer import CutLayer, check_finite_gradients, device_of
+from heterofed.grads.cut_layer import CutLayer, check_finite_gradients
 from heterofed.metrics.progress import logger
 from heterofed.scheduler.exchange import HostExchange
 from heterofed.scheduler.party_trainer import PartyTrainer
@@ -29,6 +30,15 @@ _ORDER = ("batch_size", "shuffle", "seed")
 """Attributes of a host on which the order of rows in a round depends."""
 
 
+class Stage(Enum):
+    """How far the round at hand is."""
+
+    CLOSED = "no round is in progress"
+    TRAINING = "its training is not over"
+    TRAINED = "trained"
+    TESTED = "it was tested already"
+
+
 class HostTrainer(PartyTrainer["HostScheduler"]):
     """The trainer of a host.
 
@@ -41,7 +51,8 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
     def __init__(self, party: HostScheduler) -> None:
         super().__init__(party)
         self._finished: bool | None = None
-        self._tested = self._best = False
+        self._stage = Stage.CLOSED
+        self._best = False
 
     @cached_property
     def exchange(self) -> HostExchange:
@@ -75,7 +86,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
 
     def run_round(self) -> None:
         """Publish the plan, train a pass with every party that follows it."""
-        self._finished, self._tested, self._best = None, False, False
+        self._finished, self._stage, self._best = None, Stage.TRAINING, False
         moving = self.party._moving_parties()
         finetune = moving is not None
         self.learns = moving is None or self.party.feature_key in moving
@@ -84,6 +95,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         self._publish(finetune, moving)
         self.max_iter = self.planned_iterations()
         self.run_routine(MODE.FINETUNE if finetune else MODE.TRAIN, "train")
+        self._stage = Stage.TRAINED
 
     def _publish(self, finetune: bool, moving: frozenset[str] | None) -> None:
         party = self.party
@@ -118,7 +130,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
 
     def round_done(self) -> None:
         """Test once more where a hook has ended the training after a round that was not tested."""
-        if self.stopping and not self._tested and self.party._tests_at_all():
+        if self.stopping and self._stage is Stage.TRAINED and self.party._tests_at_all():
             self.evaluate("test")
             for each in self.hooks.values():
                 if isinstance(each, BestCheckpointer):
@@ -126,7 +138,8 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
 
     def close_round(self) -> None:
         """Let the collaborators keep a checkpoint and wait until they have."""
-        self.party._linked.broadcast(CloseRound(self.round, self._best), self.party._room_s)
+        self._stage = Stage.CLOSED
+        self.party._linked.broadcast(CloseRound(self.round, self._best, self.shown_loss), self.party._room_s)
         self.exchange.collect(RoundClosed, "checkpoint of the round", self.party.schedule_timeout)
 
     def request_checkpoint(self, name: str = "", *, tag: bool = True) -> None:
@@ -144,12 +157,21 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         """Run the test over the test ids, with every party.
 
         Raises:
-            ConfigError: a split other than "test", or inside of another routine: the other parties would not follow.
+            ConfigError: another split than "test", or another time than once after a round's training: the other
+                parties would not follow.
         """
-        if target_data_split_name != "test" or self._active:
-            where = "inside of another routine" if self._active else f"on the split {target_data_split_name!r}"
-            raise ConfigError(f"a party cannot evaluate {where} alone", expected="a test after a round")
-        self._tested = True
+        if target_data_split_name != "test":
+            raise ConfigError(
+                f"a host cannot evaluate on the split {target_data_split_name!r}: the others do not have it",
+                expected='"test"',
+            )
+        if self._stage is not Stage.TRAINED:
+            raise ConfigError(
+                f"a host cannot test now: {self._stage.value}",
+                expected="one test in a round, after its training and before its end",
+                advice="Call evaluate() in a hook of on_round_end, with log_rounds=0, or leave it to log_rounds.",
+            )
+        self._stage = Stage.TESTED
         record, progress = self.party._at_seat.record, self.party._at_seat.progress
         record.task_is(TaskStatus.TESTING)
         progress.phase("testing")
@@ -180,9 +202,10 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
 
     def _hook_on_fit_start_init(self, ctx: Context) -> None:
         super()._hook_on_fit_start_init(ctx)
-        ctx.device = device_of(self.party.infer_model)
         self.exchange.batch = 0
-        if ctx.cur_mode not in MODE.LEARNING:
+        if ctx.cur_mode in MODE.LEARNING:
+            ctx.loss_batch_total = CtxVar(0.0, LIFECYCLE.ROUTINE)
+        else:
             ctx.projections = CtxVar([], LIFECYCLE.ROUTINE)
             ctx.batched_labels = CtxVar([], LIFECYCLE.ROUTINE)
 

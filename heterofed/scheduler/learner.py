@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
-from heterofed.errors import ConfigError
+from heterofed.errors import ConfigError, HeterofedError
 from heterofed.features.batches import RoundOrder
 from heterofed.features.embedder import BatchSource, EmbeddingForm, PlannedBatches, UserBatches
-from heterofed.metrics.storage import EventStorage
+from heterofed.metrics.calculator import MetricCalculator
+from heterofed.metrics.storage import LINE_KEYS, EventStorage
 from heterofed.metrics.tables import MetricsTable
 from heterofed.metrics.tensorboard import TensorboardWriter
 from heterofed.metrics.writers import CSVWriter, EventWriter, JSONWriter
@@ -37,6 +39,16 @@ class Learner(Party):
 
     # --- what users may override --------------------------------------------------------------------------------------
 
+    schedule_every: Literal["batch", "round"] = "round"
+    """How often the schedules of `make_schedule` step."""
+
+    def make_schedule(self, optimizer: Optimizer) -> TorchScheduler | None:
+        """Return a schedule of torch.optim.lr_scheduler for one of this party's optimizers; None, the default: none.
+
+        Called once for each optimizer, when the first round begins or the run resumes.
+        """
+        return None
+
     def build_hooks(self) -> list[HookBase]:
         """Return the hook objects of this party's trainer, in the order in which they are called.
 
@@ -44,7 +56,7 @@ class Learner(Party):
         """
         return [
             IterationTimer(),
-            LRScheduler(),
+            LRScheduler(self._schedule_of, every=self.schedule_every),
             PeriodicCheckpointer(every="round"),
             ProgressBar(lambda: self._at_seat.progress, rows_total=lambda: len(self.train_ids)),
             RoundFigures(lambda: self._linked.meter, lambda: self.trainer.round_loss.value),
@@ -156,9 +168,23 @@ class Learner(Party):
             warn=self._warn_once,
         )
 
+    def _schedule_of(self, optimizer: Optimizer) -> TorchScheduler | None:
+        with self._calling("make_schedule"):
+            return self.make_schedule(optimizer)
+
+    def _check_plugins(self) -> None:
+        """Find out now whether what hooks and settings need is there, rather than after the matching."""
+        _ = self.trainer  # loads the plugins, which may register what follows
+        MetricCalculator(self.settings.metrics)
+        if self.settings.tensorboard:
+            TensorboardWriter(self._results_folder)
+
     def _make_trainer(self, default: type[T]) -> T:
         """Return a new trainer, of the class and with the hooks that the settings name."""
-        load_plugins(self.settings.plugins)
+        try:
+            load_plugins(self.settings.plugins)
+        except HeterofedError as error:
+            raise error.privately("it cannot load a plug-in") from error.__cause__
         kind = default
         if self.settings.trainer:
             found = trainer_class(self.settings.trainer)
@@ -177,7 +203,10 @@ class Learner(Party):
 
     def _resume(self) -> str | None:
         """Take the state of the last checkpoint and return its name; None where there is none."""
-        name = self.trainer.resume_or_load()
+        try:
+            name = self.trainer.resume_or_load()
+        except HeterofedError as error:
+            raise error.privately("it cannot go on from its checkpoint") from error.__cause__
         say = self._at_seat.progress.say
         if name is None:
             say(f"{self.feature_key} has no checkpoint and begins anew")
@@ -199,5 +228,7 @@ class Learner(Party):
 
 
 def _put(storage: EventStorage, table: str, header: str, value: int | float) -> None:
-    """Put a number of a metric table into the storage too."""
+    """Put a number of a metric table into the storage too, but for what each of its points says anyway."""
+    if header in LINE_KEYS:
+        return
     storage.put_scalar(f"{table}/{header}", value, smoothing_hint=False)

@@ -36,6 +36,9 @@ N = TypeVar("N", bound=AnyMessage)
 LOOK_AROUND_S = 0.5
 """How often a wait looks at the links, the deadline and the task's record."""
 
+HEARD_WITHIN_S = 2.0
+"""How long a host that has given up stays for its peers to hear why."""
+
 LAST_WORD_S = 0.5
 """How long to wait for the Abort of a peer whose link has just broken; it may still be on its way."""
 
@@ -93,6 +96,7 @@ class Link:
         self._mailbox: dict[str, deque[AnyMessage]] = {peer: deque() for peer in peers}
         self._say = say
         self._abort: Abort | None = None
+        self._told: list[str] = []
         self._next_look = time.monotonic() + LOOK_AROUND_S
 
     @property
@@ -221,6 +225,19 @@ class Link:
                 self.send(peer, message, timeout_s=1.0)
             except HeterofedError:
                 continue  # it is gone or deaf: its own deadlines end it
+            self._told.append(peer)
+
+    def stay_until_heard(self) -> None:
+        """After an abort, stay until every peer that was told has hung up, for a short while. Never raises.
+
+        When a host's socket closes, libzmq throws away what collaborators have received from it and not yet read.
+        """
+        deadline = time.monotonic() + HEARD_WITHIN_S
+        try:
+            while time.monotonic() < deadline and any(not self._transport.down_for(peer) for peer in self._told):
+                self._transport.receive(0.02)
+        except HeterofedError:
+            return
 
     def _receive(self, timeout_s: float) -> tuple[str, AnyMessage] | None:
         delivery = self._transport.receive(timeout_s)

@@ -68,6 +68,7 @@ class Party(PartyTemplates):
         self._session_key = b""
         self._recovers = False
         self._resumed: str | None = None
+        self._failed_in = ""
         self._warned: set[str] = set()
         self._at_the_end = ExitStack()
         self._intersection: OrderedIds | None = None

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from heterofed.errors import HeterofedError, TemplateError
+from heterofed.errors import AlignmentError, ConfigError, DataError, HeterofedError, TemplateError
+from heterofed.features.alignment import digest_of
 from heterofed.features.batches import RoundOrder
 from heterofed.features.embedder import BatchSource, LocalBatch, PendingBatch
+from heterofed.grads.cut_layer import device_of
 from heterofed.metrics.loss import MeanLoss
 from heterofed.scheduler.seat import as_failure
-from heterofed.training.context import Context, CtxVar
+from heterofed.training.context import Context, CtxVar, NoVariable
 from heterofed.training.hook_registry import HookEntry, HookFunction, HookSet, entry_of
 from heterofed.training.trainer import Trainer
 from heterofed.training.triggers import LIFECYCLE, MODE, TRIGGER
@@ -29,8 +31,8 @@ class PartyTrainer(Trainer, Generic[S]):
     """One party's trainer. `scheduler.trainer` is its only place; the scheduler's template methods say what to do.
 
     Besides what every trainer has, `ctx` holds, batch by batch: `embedding` (this party's own, (rows, width, …)),
-    `batch_size` (its rows), `mean_loss` (of the round so far, where it is known), and per routine `num_samples` and
-    `loss_batch_total` (the sum of losses times rows).
+    `batch_size` (its rows), `mean_loss` (of the round so far, where it is known), and per routine `device`,
+    `num_samples` and, in training, `loss_batch_total` (the sum of losses times rows, where they are known).
 
     Args:
         party: whose trainer it is.
@@ -41,6 +43,7 @@ class PartyTrainer(Trainer, Generic[S]):
         self.party = party
         self.round_loss = MeanLoss()
         self.order: RoundOrder | None = None
+        self._resumed_ids: str | None = None
         self.source: BatchSource | None = None
         self.batches_made = 0
         """Batches of the pass at hand so far; after it, how many there were."""
@@ -54,11 +57,11 @@ class PartyTrainer(Trainer, Generic[S]):
         self.register_hooks(hooks)
 
     @staticmethod
-    def _keep(hooks: HookSet, defaults: Mapping[TRIGGER, HookFunction]) -> None:
+    def _keep(hooks: HookSet, defaults: Mapping[str, HookFunction]) -> None:
         for trigger, hook in defaults.items():
-            hooks.insert(trigger.value, entry_of(hook, "default"))
+            hooks.insert(trigger, entry_of(hook, "default"))
 
-    def _learning_hooks(self) -> dict[TRIGGER, HookFunction]:
+    def _learning_hooks(self) -> dict[str, HookFunction]:
         """Return the default hooks of training and fine-tuning."""
         return {
             TRIGGER.ON_FIT_START: self._hook_on_fit_start_init,
@@ -69,7 +72,7 @@ class PartyTrainer(Trainer, Generic[S]):
             TRIGGER.ON_FIT_END: self._hook_on_fit_end,
         }
 
-    def _testing_hooks(self) -> dict[TRIGGER, HookFunction]:
+    def _testing_hooks(self) -> dict[str, HookFunction]:
         """Return the default hooks of a test."""
         return {
             TRIGGER.ON_FIT_START: self._hook_on_fit_start_init,
@@ -122,8 +125,8 @@ class PartyTrainer(Trainer, Generic[S]):
     # --- default hooks ------------------------------------------------------------------------------------------------
 
     def _hook_on_fit_start_init(self, ctx: Context) -> None:
+        ctx.device = CtxVar(device_of(ctx.models[-1]), LIFECYCLE.ROUTINE)
         ctx.num_samples = CtxVar(0, LIFECYCLE.ROUTINE)
-        ctx.loss_batch_total = CtxVar(0.0, LIFECYCLE.ROUTINE)
         if ctx.cur_mode in MODE.LEARNING:
             self.round_loss = MeanLoss()
 
@@ -166,27 +169,95 @@ class PartyTrainer(Trainer, Generic[S]):
     def checkpoint_folder(self, folder: Path | None) -> None:
         """Nothing: it follows the party's results folder."""
 
+    def request_checkpoint(self, name: str = "", *, tag: bool = True) -> None:
+        """Write a checkpoint, as in `Trainer`; one that a run can go on from only after a round's training.
+
+        Raises:
+            ConfigError: inside a routine: the parties can resume together only where a round ends.
+        """
+        if tag and self._active:
+            raise ConfigError(
+                "a party cannot go on from a checkpoint inside a round",
+                expected="checkpoints at the ends of rounds",
+                advice='Use every="round", or on_round_end; or tag=False for one that is only kept.',
+            )
+        super().request_checkpoint(name, tag=tag)
+
+    def resume_or_load(self, path: str | Path = "", *, resume: bool = True) -> str | None:
+        """Go on where the last checkpoint left off, as in `Trainer`.
+
+        Raises:
+            ConfigError: that run has finished, or this one is set up in another way.
+            DataError: a file cannot be read or does not fit.
+        """
+        try:
+            return super().resume_or_load(path, resume=resume)
+        except DataError as error:
+            if isinstance(error.__cause__, ConfigError):
+                raise error.__cause__ from None
+            raise
+
     def own_state(self) -> dict[str, Any]:
-        """Keep the rows of the metric tables."""
-        return {"tables": {name: table.rows() for name, table in self.party._metric_sets.items()}}
+        """Keep the rows of the metric tables, and a digest of the ids that are trained and tested on."""
+        return {
+            "tables": {name: table.rows() for name, table in self.party._metric_sets.items()},
+            "ids": self._ids_digest(),
+        }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Put the rows of the metric tables back; those of a set that is not declared any more are left out."""
+        self._resumed_ids = state["ids"]
         for name, rows in state["tables"].items():
             if name in self.party._metric_sets:
                 self.party._metric_sets[name].replace_rows(rows)
+
+    def _ids_digest(self) -> str:
+        return digest_of([*self.party.train_ids, "", *self.party.test_ids], b"checkpoint").hex()
+
+    def check_ids(self) -> None:
+        """Compare the ids of a resumed run with those that it began with.
+
+        Raises:
+            AlignmentError: they differ.
+        """
+        if self._resumed_ids is not None and self._resumed_ids != self._ids_digest():
+            raise AlignmentError(
+                "the checkpoint was made with other train or test ids",
+                party=self.party.feature_key,
+                expected="the ids, and the split, of the run that is to be resumed",
+                advice="Give each task a folder of its own (out_dir), or begin anew without recover=True.",
+            )
+
+    def train(self, target_data_split_name: str = "train", hooks_set: Mapping[str, Any] | None = None) -> None:
+        """Refuse: one party cannot train alone.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a party cannot train alone: the others would not follow", expected="rounds to do it")
+
+    finetune = train
 
     def failed(self, error: BaseException) -> None:
         """Tell the other parties before anything else: hooks at the end of a run may take their time."""
         self.party._tell_peers(as_failure(error))
         super().failed(error)
 
-    def hook_failed(self, entry: HookEntry, trigger: TRIGGER, error: Exception) -> Exception:
+    def hook_failed(self, entry: HookEntry, trigger: str, error: Exception) -> Exception:
         """Return an error that names the hook; its text may quote data, so only its type goes into ours."""
-        if isinstance(error, HeterofedError) or entry.source == "default":
+        if isinstance(error, HeterofedError):
             return error
+        if entry.source == "default":
+            if not isinstance(error, NoVariable):
+                return error
+            return ConfigError(
+                f"{entry.name} at {trigger} misses ctx.{error.name}",
+                party=self.party.feature_key,
+                expected="the default hooks, which set it, or others in their place that do",
+                advice="Print the trainer to see its hooks; replace_hook_in_… puts one in another's place.",
+            )
         return TemplateError(
-            f"the hook {entry.name} at {trigger.value} raised {type(error).__name__}",
+            f"the hook {entry.name} at {trigger} raised {type(error).__name__}",
             party=self.party.feature_key,
             advice=f"The traceback is in the output of {self.party.feature_key}.",
         )

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from heterofed.errors import ConfigError
 from heterofed.training.triggers import LIFECYCLE
 
-_MISSING = object()
+
+class NoVariable(AttributeError):
+    """The context has no variable of a name here; the attribute `name` says which."""
 
 
 class CtxVar:
@@ -54,6 +56,33 @@ class _Scope:
         self.variables: dict[str, Any] = {}
 
 
+class _View:
+    """The scopes that a routine sees: in the order in which names are looked up, and by kind."""
+
+    __slots__ = ("by_kind", "inside_out", "scopes")
+
+    def __init__(self, scopes: Iterable[_Scope]) -> None:
+        self.scopes: list[_Scope] = []
+        """Outermost first."""
+        self.inside_out: list[dict[str, Any]] = []
+        """The variables of each scope, innermost first."""
+        self.by_kind: dict[str | None, list[dict[str, Any]]] = {}
+        for scope in scopes:
+            self.add(scope)
+
+    def add(self, scope: _Scope) -> None:
+        """Put a scope inside all others."""
+        self.scopes.append(scope)
+        self.inside_out.insert(0, scope.variables)
+        self.by_kind.setdefault(scope.kind, []).append(scope.variables)
+
+    def drop(self, scope: _Scope) -> None:
+        """Take the innermost scope away."""
+        self.scopes.pop()
+        del self.inside_out[0]
+        self.by_kind[scope.kind].pop()
+
+
 class Context:
     """The variables of one party's training.
 
@@ -72,7 +101,9 @@ class Context:
     ) -> None:
         put = object.__setattr__
         put(self, "_scopes", [_Scope(LIFECYCLE.NONE)])
-        put(self, "_visible", [self._scopes])
+        put(self, "_views", [_View(self._scopes)])
+        put(self, "_view", self._views[0])
+        put(self, "_free_names", set())
         put(self, "_apply_mode", apply_mode)
         put(self, "_keep_mode", keep_mode)
         put(self, "_mode_stack", [])
@@ -82,8 +113,12 @@ class Context:
 
     _scopes: list[_Scope]
     """All open scopes, outermost first."""
-    _visible: list[list[_Scope]]
-    """For each routine within routines, the scopes that it sees, outermost first; the last one counts."""
+    _views: list[_View]
+    """What is seen, by each routine within routines."""
+    _view: _View
+    """The last of them: what is seen here."""
+    _free_names: set[str]
+    """Names of variables that are known not to be the context's own; they are looked at once."""
     _apply_mode: Callable[[str], None]
     _keep_mode: Callable[[], Callable[[], None]]
     _mode_stack: list[str]
@@ -93,53 +128,52 @@ class Context:
     # --- variables ----------------------------------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)  # Python itself asks, to copy an object for example; no variable is called so
-        for scope in reversed(self._visible[-1]):
-            value = scope.variables.get(name, _MISSING)
-            if value is not _MISSING:
-                return value
+        if name[:2] == "__" or "_view" not in vars(self):
+            raise AttributeError(name)  # Python itself asks, to copy an object for example
+        for variables in self._view.inside_out:
+            if name in variables:
+                return variables[name]
         self._missing(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_") or isinstance(getattr(type(self), name, None), property) or hasattr(type(self), name):
-            raise ConfigError(f"ctx.{name} is heterofed's own", expected="another name for the variable")
-        if isinstance(value, CtxVar):
+        if name not in self._free_names:
+            if name.startswith("_") or hasattr(type(self), name):
+                raise ConfigError(f"ctx.{name} is heterofed's own", expected="another name for the variable")
+            self._free_names.add(name)
+        if type(value) is CtxVar:
             self._put(name, value)
             return
-        for scope in reversed(self._visible[-1]):
-            if name in scope.variables:
-                scope.variables[name] = value
+        for variables in self._view.inside_out:
+            if name in variables:
+                variables[name] = value
                 return
         self._scopes[0].variables[name] = value
 
     def _put(self, name: str, variable: CtxVar) -> None:
-        if variable.lifecycle is None:
-            self._scopes[0].variables[name] = variable.obj
-            return
-        for scope in reversed(self._visible[-1]):
-            if scope.kind == variable.lifecycle:
-                scope.variables[name] = variable.obj
-                return
-        raise ConfigError(
-            f"ctx.{name} is to live as long as the {variable.lifecycle}, but none is in progress",
-            expected=f"a hook that is called inside a {variable.lifecycle}",
-            advice="Give it a longer lifecycle, or set it in a later trigger.",
-        )
+        scopes = self._view.by_kind.get(variable.lifecycle)
+        if not scopes:
+            raise ConfigError(
+                f"ctx.{name} is to live as long as the {variable.lifecycle}, but none is in progress",
+                expected=f"a hook that is called inside a {variable.lifecycle}",
+                advice="Give it a longer lifecycle, or set it in a later trigger.",
+            )
+        scopes[-1][name] = variable.obj
 
     def __delattr__(self, name: str) -> None:
-        for scope in reversed(self._visible[-1]):
-            if name in scope.variables:
-                del scope.variables[name]
+        for variables in self._view.inside_out:
+            if name in variables:
+                del variables[name]
                 return
         self._missing(name)
 
     def _missing(self, name: str) -> NoReturn:
         near = difflib.get_close_matches(name, list(self.keys()), n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
-        raise AttributeError(
+        open_ = [kind for kind in LIFECYCLE.SCOPES if self._view.by_kind.get(kind)]
+        raise NoVariable(
             f"ctx has no variable {name!r} here{hint} A CtxVar ends with its scope: "
-            f"{', '.join(str(each.kind) for each in self._visible[-1][1:]) or 'no scope'} in progress."
+            f"{', '.join(open_) or 'no scope'} in progress.",
+            name=name,
         )
 
     __getitem__ = __getattr__
@@ -147,19 +181,18 @@ class Context:
     __delitem__ = __delattr__
 
     def __contains__(self, name: object) -> bool:
-        return any(name in scope.variables for scope in self._visible[-1])
+        return any(name in variables for variables in self._view.inside_out)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a variable, or the default where there is none."""
-        for scope in reversed(self._visible[-1]):
-            value = scope.variables.get(name, _MISSING)
-            if value is not _MISSING:
-                return value
+        for variables in self._view.inside_out:
+            if name in variables:
+                return variables[name]
         return default
 
     def keys(self) -> Iterator[str]:
         """Yield the names of all variables that can be seen here."""
-        yield from dict.fromkeys(name for scope in self._visible[-1] for name in scope.variables)
+        yield from dict.fromkeys(name for variables in reversed(self._view.inside_out) for name in variables)
 
     def merge_from_dict(self, variables: Mapping[str, Any]) -> None:
         """Set each variable; a CtxVar gets its lifecycle."""
@@ -168,10 +201,8 @@ class Context:
 
     def clear(self, lifecycle: str) -> None:
         """Delete the variables of the innermost scope of a kind now, before the scope ends."""
-        for scope in reversed(self._visible[-1]):
-            if scope.kind == lifecycle:
-                scope.variables.clear()
-                return
+        for variables in self._view.by_kind.get(lifecycle, [])[-1:]:
+            variables.clear()
 
     # --- scopes -------------------------------------------------------------------------------------------------------
 
@@ -179,14 +210,11 @@ class Context:
         """Begin a scope of a kind of `LIFECYCLE`; `close` ends it. For the hot path; others use `scope`."""
         scope = _Scope(kind)
         self._scopes.append(scope)
-        if self._visible[-1] is not self._scopes:
-            self._visible[-1].append(scope)
+        self._view.add(scope)
 
     def close(self) -> None:
         """End the innermost scope with its variables."""
-        scope = self._scopes.pop()
-        if self._visible[-1] is not self._scopes:
-            self._visible[-1].remove(scope)
+        self._view.drop(self._scopes.pop())
 
     @contextmanager
     def scope(self, kind: str) -> Iterator[None]:
@@ -200,21 +228,25 @@ class Context:
     @contextmanager
     def routine(self, mode: str, split: str) -> Iterator[None]:
         """Frame a routine: a scope that hides those of a routine around it, and a mode and a split of its own."""
-        within = any(each.kind == LIFECYCLE.ROUTINE for each in self._visible[-1])
+        within = bool(self._view.by_kind.get(LIFECYCLE.ROUTINE))
         if within:
-            outside = [each for each in self._scopes if each.kind in (LIFECYCLE.NONE, LIFECYCLE.RUN, LIFECYCLE.ROUND)]
-            self._visible.append(outside)
+            outside = (each for each in self._scopes if each.kind in (LIFECYCLE.NONE, LIFECYCLE.RUN, LIFECYCLE.ROUND))
+            self._look_at([*self._views, _View(outside)])
         try:
             with self.scope(LIFECYCLE.ROUTINE), self.mode(mode), self.split(split):
                 yield
         finally:
             if within:
-                self._visible.pop()
+                self._look_at(self._views[:-1])
+
+    def _look_at(self, views: list[_View]) -> None:
+        object.__setattr__(self, "_views", views)
+        object.__setattr__(self, "_view", views[-1])
 
     @property
     def nested(self) -> bool:
         """Whether this routine runs inside another one."""
-        return len(self._visible) > 1
+        return len(self._views) > 1
 
     # --- mode and split -----------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class HookObjects(HookRegistry):
                 raise ConfigError(
                     f"there are two hooks named {name}",
                     expected="a name of its own for every hook",
-                    advice="Give one of them another name: hook.name = …",
+                    advice=f"Give one another name (hook.name = …), or take the other out: remove_hook({name!r}).",
                 )
             self._objects[name] = hook
             hook.trainer = cast("Trainer", weakref.proxy(self))
@@ -55,7 +55,7 @@ class HookObjects(HookRegistry):
                 self._insert_method(name, point, method, hook)
 
     def _insert_method(self, name: str, point: str, method: Callable[..., None], hook: HookBase) -> None:
-        trigger = POINTS[point].value
+        trigger = POINTS[point]
         entry = HookEntry(f"{name}.{point}", _without_ctx(method, trigger), name, method)
         for hooks in (self.hooks_in_train, self.hooks_in_ft):
             if hooks is self.hooks_in_ft and trigger in RUN_TRIGGERS:
@@ -80,6 +80,6 @@ class HookObjects(HookRegistry):
 
 
 def _without_ctx(method: Callable[..., None], trigger: str) -> HookFunction:
-    if trigger == TRIGGER.ON_EXCEPTION.value:
+    if trigger == TRIGGER.ON_EXCEPTION:
         return lambda ctx: method(ctx.exception)
     return lambda ctx: method()

@@ -77,7 +77,8 @@ class HookSet(Mapping[str, list[HookEntry]]):
         return made
 
     def __getitem__(self, trigger: str) -> list[HookEntry]:
-        return self._lists[self._checked(trigger)]
+        found = self._lists.get(trigger)
+        return self._lists[self._checked(trigger)] if found is None else found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._lists)
@@ -160,7 +161,7 @@ class HookSet(Mapping[str, list[HookEntry]]):
     def _checked(trigger: str) -> str:
         if trigger not in ALL_TRIGGERS:
             raise ConfigError(f"there is no trigger {trigger!r}", expected="one of " + ", ".join(ALL_TRIGGERS))
-        return str(getattr(trigger, "value", trigger))
+        return trigger
 
     def __str__(self) -> str:
         rows = [(trigger, entry.name, entry.source) for trigger, entries in self._lists.items() for entry in entries]
@@ -271,9 +272,7 @@ class HookRegistry:
     @staticmethod
     def _routine_only(trigger: str) -> None:
         if trigger in RUN_TRIGGERS:
-            raise ConfigError(
-                f"{getattr(trigger, 'value', trigger)} lies outside of any routine", expected="register_hook_in_train"
-            )
+            raise ConfigError(f"{trigger} lies outside of any routine", expected="register_hook_in_train")
 
     def hooks_in(self, mode: str) -> HookSet:
         """Return the hook set for a mode of the context: train, finetune, or any other for evaluation."""

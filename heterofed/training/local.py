@@ -213,7 +213,7 @@ class LocalTrainer(Parameters, Trainer, BaseTrainer):
             if outermost and self.config.discharge:
                 self.discharge_model()
 
-    def fire(self, trigger: TRIGGER) -> None:
+    def fire(self, trigger: str) -> None:
         """Call the hooks of a trigger; a routine is set up before its first ones and summed up after its last."""
         if trigger is TRIGGER.ON_FIT_START:
             self.begin_routine()
@@ -365,7 +365,7 @@ class LocalTrainer(Parameters, Trainer, BaseTrainer):
         }
 
 
-def _register(hooks: HookSet, defaults: Mapping[TRIGGER, Sequence[Callable[..., None]]]) -> None:
+def _register(hooks: HookSet, defaults: Mapping[str, Sequence[Callable[..., None]]]) -> None:
     for trigger, functions in defaults.items():
         for each in functions:
-            hooks.insert(trigger.value, entry_of(each, "default"))
+            hooks.insert(trigger, entry_of(each, "default"))

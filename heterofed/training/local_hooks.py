@@ -168,7 +168,7 @@ def _hook_on_fit_end(ctx: Context) -> None:
     ctx.eval_metrics = ctx.metric_calculator.eval(ctx)
 
 
-LEARNING_HOOKS: Mapping[TRIGGER, tuple[Callable[[Context], None], ...]] = {
+LEARNING_HOOKS: Mapping[str, tuple[Callable[[Context], None], ...]] = {
     TRIGGER.ON_FIT_START: (
         _hook_on_data_parallel_init,
         _hook_on_fit_start_init,
@@ -187,7 +187,7 @@ LEARNING_HOOKS: Mapping[TRIGGER, tuple[Callable[[Context], None], ...]] = {
 }
 """The defaults of training and of fine-tuning."""
 
-EVALUATION_HOOKS: Mapping[TRIGGER, tuple[Callable[[Context], None], ...]] = {
+EVALUATION_HOOKS: Mapping[str, tuple[Callable[[Context], None], ...]] = {
     TRIGGER.ON_FIT_START: (_hook_on_data_parallel_init, _hook_on_fit_start_init),
     TRIGGER.ON_EPOCH_START: (_hook_on_epoch_start,),
     TRIGGER.ON_BATCH_START: (_hook_on_batch_start_init,),

@@ -49,7 +49,7 @@ class ModelHooks(HookObjects):
         if isinstance(model_idx, bool) or not isinstance(model_idx, int) or not 0 <= model_idx < count:
             raise ConfigError(f"model_idx is {model_idx!r}", expected=f"0 to {count - 1}, or None for all")
         if trigger in RUN_TRIGGERS and model_idx:
-            raise ConfigError(f"{TRIGGER(trigger).value} lies outside of any routine", expected="model_idx=0")
+            raise ConfigError(f"{trigger} lies outside of any routine", expected="model_idx=0")
         return [self.registries[model_idx]]
 
     def register_hook_in_train(
@@ -147,9 +147,9 @@ class ModelHooks(HookObjects):
 
     def _called_with(self, point: str) -> list[HookRegistry]:
         """Return among whose hooks an object's method stands, such that it is called as often as batches count."""
-        if POINTS[point].value in RUN_TRIGGERS:
+        if POINTS[point] in RUN_TRIGGERS:
             return self.registries[:1]
-        if not self.in_step or POINTS[point] is TRIGGER.ON_OPTIMIZER_STEP:
+        if not self.in_step or POINTS[point] == TRIGGER.ON_OPTIMIZER_STEP:
             return self.registries
         return self.registries[:1] if point.startswith("before") else self.registries[-1:]
 

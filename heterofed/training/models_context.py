@@ -56,12 +56,13 @@ class ModelsContext(Context):
         """Go over to the variables of a model in the routine in progress."""
         for scope, turns in self._open():
             if turns.current != index:
-                turns.parked[turns.current] = scope.variables
+                turns.parked[turns.current] = dict(scope.variables)
                 kept = turns.parked.pop(index, None)
-                scope.variables = dict(turns.shared or {}) if kept is None else kept
+                scope.variables.clear()  # the same dict: the context looks names up in it
+                scope.variables.update(turns.shared or {} if kept is None else kept)
                 turns.current = index
 
     def _open(self) -> list[tuple[Any, _Turns]]:
-        visible = {id(scope) for scope in self._visible[-1]}
+        visible = {id(scope) for scope in self._view.scopes}
         pairs = zip(self._scopes[1:], self._turns, strict=True)
         return [(scope, turns) for scope, turns in pairs if scope.kind in _OWN and id(scope) in visible]

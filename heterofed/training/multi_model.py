@@ -157,20 +157,20 @@ class MultiModelTrainer(ModelHooks, LocalTrainer):
         finally:
             self._turns.pop()
 
-    def fire(self, trigger: TRIGGER) -> None:
+    def fire(self, trigger: str) -> None:
         """Call the hooks of a trigger: the current model's, or in parallel those of all models in turn."""
-        if not self.in_step or trigger.value in RUN_TRIGGERS or trigger is TRIGGER.ON_OPTIMIZER_STEP:
+        if not self.in_step or trigger in RUN_TRIGGERS or trigger == TRIGGER.ON_OPTIMIZER_STEP:
             super().fire(trigger)
-            if trigger is TRIGGER.ON_FIT_END:
+            if trigger == TRIGGER.ON_FIT_END:
                 self._interact_to_other_models()
             return
-        if trigger is TRIGGER.ON_FIT_START:
+        if trigger == TRIGGER.ON_FIT_START:
             self.begin_routine()
         self.ctx.share()
         for hooks in self._turns[-1]:
             self._active[-1] = hooks
             Trainer.fire(self, trigger)
-            if trigger is TRIGGER.ON_FIT_END:
+            if trigger == TRIGGER.ON_FIT_END:
                 self.end_routine()
             self._interact_to_other_models()
             self._switch_model_ctx()

@@ -183,11 +183,18 @@ def _registered(
 
     def register(thing: Any) -> Any:
         check(name, thing)
-        if known.setdefault(name, thing) is not thing:
+        if name in known and known[name] is not thing and not _made_again(known[name], thing):
             raise ConfigError(f"there is another {kind} named {name!r}", expected="a name of its own for each")
+        known[name] = thing
         return thing
 
     return register if given is None else register(given)
+
+
+def _made_again(before: Any, now: Any) -> bool:
+    """Whether two things come from one place: a cell of a notebook, say, that was run again."""
+    places = [(getattr(each, "__module__", None), getattr(each, "__qualname__", None)) for each in (before, now)]
+    return places[0] == places[1] and None not in places[0]
 
 
 def _checked_trainer(name: str, thing: Any) -> None:

@@ -140,24 +140,28 @@ class Routines(HookObjects):
 
     # --- calling hooks ------------------------------------------------------------------------------------------------
 
-    def fire(self, trigger: TRIGGER) -> None:
+    def fire(self, trigger: str) -> None:
         """Call the hooks of a trigger, in order.
 
         Raises:
             Exception: what a hook raises, as `hook_failed` returns it.
         """
-        hooks = self._active[-1] if self._active and trigger.value not in RUN_TRIGGERS else self.hooks_in_train
+        hooks = self._active[-1] if self._active and trigger not in RUN_TRIGGERS else self.hooks_in_train
+        entries = hooks[trigger]
+        if not entries:
+            return
         ctx = self.ctx
-        for entry in tuple(hooks[trigger.value]):
-            try:
+        entry = entries[0]
+        try:
+            for entry in tuple(entries):  # a hook may add others
                 entry.function(ctx)
-            except Exception as error:
-                found = self.hook_failed(entry, trigger, error)
-                if found is error:
-                    raise
-                raise found from error
+        except Exception as error:
+            found = self.hook_failed(entry, trigger, error)
+            if found is error:
+                raise
+            raise found from error
 
-    def hook_failed(self, entry: HookEntry, trigger: TRIGGER, error: Exception) -> Exception:
+    def hook_failed(self, entry: HookEntry, trigger: str, error: Exception) -> Exception:
         """Return what to raise for an error of a hook; the error itself unless overridden."""
         return error
 

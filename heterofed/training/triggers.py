@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
 
@@ -32,24 +31,24 @@ class LIFECYCLE:
     SCOPES: Final = (RUN, ROUND, ROUTINE, EPOCH, BATCH)
 
 
-class TRIGGER(str, Enum):
+class TRIGGER:
     """The points of a run, outermost first. `Trainer` draws them in their order."""
 
-    BEFORE_TRAIN = "before_train"
-    ON_ROUND_START = "on_round_start"
-    ON_FIT_START = "on_fit_start"
-    ON_EPOCH_START = "on_epoch_start"
-    ON_BATCH_START = "on_batch_start"
-    ON_BATCH_FORWARD = "on_batch_forward"
-    ON_BATCH_EXCHANGE = "on_batch_exchange"
-    ON_BATCH_BACKWARD = "on_batch_backward"
-    ON_OPTIMIZER_STEP = "on_optimizer_step"
-    ON_BATCH_END = "on_batch_end"
-    ON_EPOCH_END = "on_epoch_end"
-    ON_FIT_END = "on_fit_end"
-    ON_ROUND_END = "on_round_end"
-    ON_EXCEPTION = "on_exception"
-    AFTER_TRAIN = "after_train"
+    BEFORE_TRAIN: Final = "before_train"
+    ON_ROUND_START: Final = "on_round_start"
+    ON_FIT_START: Final = "on_fit_start"
+    ON_EPOCH_START: Final = "on_epoch_start"
+    ON_BATCH_START: Final = "on_batch_start"
+    ON_BATCH_FORWARD: Final = "on_batch_forward"
+    ON_BATCH_EXCHANGE: Final = "on_batch_exchange"
+    ON_BATCH_BACKWARD: Final = "on_batch_backward"
+    ON_OPTIMIZER_STEP: Final = "on_optimizer_step"
+    ON_BATCH_END: Final = "on_batch_end"
+    ON_EPOCH_END: Final = "on_epoch_end"
+    ON_FIT_END: Final = "on_fit_end"
+    ON_ROUND_END: Final = "on_round_end"
+    ON_EXCEPTION: Final = "on_exception"
+    AFTER_TRAIN: Final = "after_train"
 
     @classmethod
     def contains(cls, item: object) -> bool:
@@ -57,16 +56,11 @@ class TRIGGER(str, Enum):
         return item in ALL_TRIGGERS
 
 
-ALL_TRIGGERS: Final = tuple(each.value for each in TRIGGER)
+ALL_TRIGGERS: Final[tuple[str, ...]] = tuple(
+    value for name, value in vars(TRIGGER).items() if name.isupper() and isinstance(value, str)
+)
 
 RUN_TRIGGERS: Final = frozenset(
-    each.value
-    for each in (
-        TRIGGER.BEFORE_TRAIN,
-        TRIGGER.ON_ROUND_START,
-        TRIGGER.ON_ROUND_END,
-        TRIGGER.ON_EXCEPTION,
-        TRIGGER.AFTER_TRAIN,
-    )
+    {TRIGGER.BEFORE_TRAIN, TRIGGER.ON_ROUND_START, TRIGGER.ON_ROUND_END, TRIGGER.ON_EXCEPTION, TRIGGER.AFTER_TRAIN}
 )
 """Points outside of any routine. Their hooks are registered with those of training."""

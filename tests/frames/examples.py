@@ -82,7 +82,7 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
         Proceed(round=round_, batch=batch, loss=None),
         BatchesEnd(round=round_, batches=batch),
         StartTest(round=round_),
-        CloseRound(round=round_, best=True),
+        CloseRound(round=round_, best=True, loss=0.5),
         RoundClosed(round=round_),
         CompleteTask(rounds=round_),
         Completed(rounds=round_),

@@ -93,7 +93,7 @@ def opening(round_: int) -> list[Said]:
 
 
 def closing(round_: int) -> list[Said]:
-    return [(H, CloseRound(round_, False)), (C, RoundClosed(round_))]
+    return [(H, CloseRound(round_, False, None)), (C, RoundClosed(round_))]
 
 
 END: list[Said] = [(H, CompleteTask(2)), (C, Completed(2))]
@@ -184,7 +184,7 @@ def test_a_session_may_begin_with_the_round_after_a_checkpoint() -> None:
         ([*opening(1), *batches(1, 1)[:2]], C, BatchesEnd(2, 1), "BatchesEnd of round 2 in round 1"),
         ([*opening(1), *batches(1, 1)], H, StartTest(2), "StartTest of round 2 in round 1"),
         ([*opening(1), *batches(1, 1), *answered_batches(1, 2)[:3]], C, BatchesEnd(1, 2), "BatchesEnd after 2 batches"),
-        ([*opening(1), *batches(1, 1)], H, CloseRound(2, False), "CloseRound of round 2 in round 1"),
+        ([*opening(1), *batches(1, 1)], H, CloseRound(2, False, None), "CloseRound of round 2 in round 1"),
         ([*opening(1), *batches(1, 1), *closing(1)[:1]], C, RoundClosed(2), "RoundClosed of round 2 in round 1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -583,7 +583,7 @@ def test_an_output_folder_that_cannot_be_written_stops_the_task_before_training(
     assert_text(outcome.errors[culprit], rf"^{culprit}, .*cannot write .*file/out.*; expected a folder that")
     assert host.losses == []
     victim = outcome.errors["c1" if culprit == "host" else "host"]
-    assert_text(victim, f"a file or folder cannot be written. The output of {culprit} names it")
+    assert_text(victim, f"a file or folder cannot be written. The output of {culprit} says more")
     assert str(tmp_path) not in str(victim)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from heterofed.training.context import Context
 from heterofed.training.local import LocalConfig, LocalTrainer, RoutineConfig
-from heterofed.training.triggers import TRIGGER
 
 ROUTINE_TRIGGERS = (
     "on_fit_start",
@@ -89,7 +88,7 @@ def calls(of: LocalTrainer, register: str, **arguments: Any) -> list[str]:
         return note
 
     for name in ROUTINE_TRIGGERS:
-        getattr(of, register)(noting(name), TRIGGER(name), **arguments)
+        getattr(of, register)(noting(name), name, **arguments)
     return seen
 
 

@@ -49,7 +49,8 @@ def test_two_hooks_of_one_name_are_refused() -> None:
     trainer = Counting()
     trainer.register_hooks([CallbackHook()])
     with pytest.raises(
-        ConfigError, match=r"two hooks named CallbackHook;.*Give one of them another name: hook.name = "
+        ConfigError,
+        match=r"two hooks named CallbackHook;.*another name \(hook.name = …\), or take the other out: remove_hook",
     ):
         trainer.register_hooks([CallbackHook()])
     named = CallbackHook()

@@ -10,7 +10,7 @@ from heterofed.training.triggers import TRIGGER
 if TYPE_CHECKING:
     from heterofed.training.trainer import Trainer
 
-POINTS: dict[str, TRIGGER] = {
+POINTS: dict[str, str] = {
     "before_train": TRIGGER.BEFORE_TRAIN,
     "before_round": TRIGGER.ON_ROUND_START,
     "before_fit": TRIGGER.ON_FIT_START,

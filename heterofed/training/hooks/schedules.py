@@ -24,7 +24,8 @@ class LRScheduler(HookBase):
 
     Args:
         make: makes a schedule of torch.optim.lr_scheduler for an optimizer; called for each of `trainer.optimizers`,
-            when the run begins or resumes. Without it, and without `scheduler`, learning rates are only recorded.
+            when the run begins or resumes; None for one that has no schedule. Without it, and without `scheduler`,
+            learning rates are only recorded.
         optimizer: the name of one optimizer, or "all".
         every: step the schedules after each "batch" or each "round".
         scheduler: a schedule that is made already, instead of `make`.
@@ -39,7 +40,7 @@ class LRScheduler(HookBase):
 
     def __init__(
         self,
-        make: Callable[[Optimizer], TorchScheduler] | None = None,
+        make: Callable[[Optimizer], TorchScheduler | None] | None = None,
         *,
         optimizer: str = "all",
         every: str = "batch",
@@ -75,8 +76,9 @@ class LRScheduler(HookBase):
             yield next(of, "given"), self._checked(self._ready)
         elif self._make is not None:
             for name, optimizer in optimizers.items():
-                if self._which in ("all", name):
-                    yield name, self._checked(self._make(optimizer))
+                made = self._make(optimizer) if self._which in ("all", name) else None
+                if made is not None:
+                    yield name, self._checked(made)
 
     def _checked(self, scheduler: object) -> TorchScheduler:
         if not isinstance(scheduler, TorchScheduler):
