@@ -62,19 +62,25 @@ class News:
         """
         hints = storage.smoothing_hints()
         for name, history in storage.histories().items():
-            unseen = history.recent(history.count - self._seen.get(name, 0))
+            unseen_count = history.count - self._seen.get(name, 0)
+            if not unseen_count:
+                continue
             self._seen[name] = history.count
+            if hints[name]:
+                newest_at = history.latest_iteration
+                if newest_at > after:
+                    yield name, history.median(self._window_size), newest_at
+                continue
+            unseen = history.recent(unseen_count)
             new = [(value, at) for value, at in unseen if at > after]
             if not new:
                 continue
             newest, newest_at = new[-1]
-            if hints[name]:
-                yield name, history.median(self._window_size), newest_at
-                continue
             often = 2 * len(new) > storage.iter - new[0][1] + 1
-            for (value, at), (_, next_at) in pairwise(new):
-                if at != next_at and not (often and storage.round_at(at) == storage.round_at(next_at)):
-                    yield name, value, at
+            if not often or storage.round_at(new[0][1]) != storage.round_at(newest_at):
+                for (value, at), (_, next_at) in pairwise(new):
+                    if at != next_at and not (often and storage.round_at(at) == storage.round_at(next_at)):
+                        yield name, value, at
             yield name, newest, newest_at
 
 

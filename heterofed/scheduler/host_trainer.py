@@ -12,6 +12,7 @@ from torch import Tensor
 
 from heterofed.errors import ConfigError
 from heterofed.features.batches import RoundOrder, round_seed, shuffled
+from heterofed.features.embedder import LocalBatch
 from heterofed.frames.messages import BatchPlan, CloseRound, RoundClosed, RoundReady, StartTest
 from heterofed.grads.cut_layer import CutLayer, check_finite_gradients
 from heterofed.metrics.progress import logger
@@ -212,18 +213,18 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
     def _hook_on_batch_forward(self, ctx: Context) -> None:
         self.exchange.batch = ctx.cur_batch_i
         super()._hook_on_batch_forward(ctx)
-        labels = ctx.local_batch.labels
-        ctx.labels = CtxVar(labels, LIFECYCLE.BATCH)
-        ctx.y_true = CtxVar(labels, LIFECYCLE.BATCH)
+
+    def _labels_of(self, local: LocalBatch) -> dict[str, Any]:
+        return {"labels": local.labels, "y_true": local.labels}
 
     def _hook_on_batch_exchange(self, ctx: Context) -> None:
         exchange, device = self.exchange, ctx.device
-        received = {peer: each.to(device) for peer, each in exchange.receive(ctx.local_batch).items()}
+        local: LocalBatch = ctx.local_batch
+        received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
         for peer in received.keys() - exchange.learning:
             exchange.send_proceed(peer, self.shown_loss)
-        own: Tensor = ctx.embedding
-        self.cut.watch(own)
-        projection = {self.party.feature_key: own, **self.cut.open(received, exchange.learning)}
+        self.cut.watch(local.embedding)
+        projection = {self.party.feature_key: local.embedding, **self.cut.open(received, exchange.learning)}
         ctx.embeddings = CtxVar(projection, LIFECYCLE.BATCH)
 
     def _hook_on_batch_backward(self, ctx: Context) -> None:

@@ -132,9 +132,12 @@ class PartyTrainer(Trainer, Generic[S]):
 
     def _hook_on_batch_forward(self, ctx: Context) -> None:
         local: LocalBatch = ctx.data_batch()
-        ctx.local_batch = CtxVar(local, LIFECYCLE.BATCH)
-        ctx.embedding = CtxVar(local.embedding, LIFECYCLE.BATCH)
-        ctx.batch_size = CtxVar(local.embedding.shape[0], LIFECYCLE.BATCH)
+        own = local.embedding
+        ctx.put(LIFECYCLE.BATCH, local_batch=local, embedding=own, batch_size=own.shape[0], **self._labels_of(local))
+
+    def _labels_of(self, local: LocalBatch) -> dict[str, Any]:
+        """Return what `ctx` shows of a batch's labels."""
+        return {}
 
     def _hook_on_batch_exchange(self, ctx: Context) -> None:
         raise NotImplementedError

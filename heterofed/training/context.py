@@ -128,8 +128,8 @@ class Context:
     # --- variables ----------------------------------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        if name[:2] == "__" or "_view" not in vars(self):
-            raise AttributeError(name)  # Python itself asks, to copy an object for example
+        if name[0] == "_":
+            raise AttributeError(name)  # Python itself asks, to copy an object for example; no variable is called so
         for variables in self._view.inside_out:
             if name in variables:
                 return variables[name]
@@ -194,6 +194,19 @@ class Context:
         """Yield the names of all variables that can be seen here."""
         yield from dict.fromkeys(name for variables in reversed(self._view.inside_out) for name in variables)
 
+    def put(self, lifecycle: str, **variables: Any) -> None:
+        """Set several variables that live as long as the innermost scope of a kind; `CtxVar` for each, in one step.
+
+        Raises:
+            ConfigError: no such scope is open, or a name is the context's own.
+        """
+        scopes = self._view.by_kind.get(lifecycle)
+        if not scopes or not self._free_names.issuperset(variables):
+            for name, value in variables.items():
+                setattr(self, name, CtxVar(value, lifecycle))
+            return
+        scopes[-1].update(variables)
+
     def merge_from_dict(self, variables: Mapping[str, Any]) -> None:
         """Set each variable; a CtxVar gets its lifecycle."""
         for name, value in variables.items():
@@ -215,6 +228,10 @@ class Context:
     def close(self) -> None:
         """End the innermost scope with its variables."""
         self._view.drop(self._scopes.pop())
+
+    def renew(self) -> None:
+        """End the innermost scope with its variables and begin another of its kind."""
+        self._scopes[-1].variables.clear()
 
     @contextmanager
     def scope(self, kind: str) -> Iterator[None]:

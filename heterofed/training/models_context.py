@@ -46,20 +46,27 @@ class ModelsContext(Context):
         self._turns.pop()
         super().close()
 
+    def renew(self) -> None:
+        """Begin the innermost scope anew, for all models."""
+        self._turns[-1] = _Turns()
+        super().renew()
+
     def share(self) -> None:
         """Let all models see what the open scopes hold that no model has had a turn in yet."""
         for scope, turns in self._open():
-            if turns.shared is None:
+            if turns.shared is None and scope.variables:  # one that is empty is between two batches
                 turns.shared = dict(scope.variables)
 
     def select(self, index: int) -> None:
         """Go over to the variables of a model in the routine in progress."""
         for scope, turns in self._open():
-            if turns.current != index:
+            if turns.shared is None:  # no model has had a turn in it yet
+                turns.current = index
+            elif turns.current != index:
                 turns.parked[turns.current] = dict(scope.variables)
                 kept = turns.parked.pop(index, None)
                 scope.variables.clear()  # the same dict: the context looks names up in it
-                scope.variables.update(turns.shared or {} if kept is None else kept)
+                scope.variables.update(turns.shared if kept is None else kept)
                 turns.current = index
 
     def _open(self) -> list[tuple[Any, _Turns]]:

@@ -91,29 +91,35 @@ class Routines(HookObjects):
     def _run_epoch(self, epoch: int, skip: int, *, counted: bool) -> int:
         """Run the batches of an epoch but those that a resumed run has done; return how many are still to skip."""
         self.fire(TRIGGER.ON_EPOCH_START)
+        with self.ctx.scope(LIFECYCLE.BATCH):
+            skip = self._run_batches(epoch, skip, counted=counted)
+        self.fire(TRIGGER.ON_EPOCH_END)
+        return skip
+
+    def _run_batches(self, epoch: int, skip: int, *, counted: bool) -> int:
+        ctx = self.ctx
         for batch_i, item in enumerate(self.batches(epoch)):
             if skip:
                 skip -= 1
                 continue
-            self.ctx.open(LIFECYCLE.BATCH)
             try:
-                self.ctx.cur_batch_i = CtxVar(batch_i, LIFECYCLE.BATCH)
-                if item is not None:
-                    self.ctx.data_batch = CtxVar(item, LIFECYCLE.BATCH)
+                if item is None:
+                    ctx.put(LIFECYCLE.BATCH, cur_batch_i=batch_i)
+                else:
+                    ctx.put(LIFECYCLE.BATCH, cur_batch_i=batch_i, data_batch=item)
                 if counted:
                     self.storage.iter = self.iter
                 self.fire(TRIGGER.ON_BATCH_START)
                 self.run_step()
                 if counted:
-                    self.storage.samples += self.ctx.get("batch_size", 0)
+                    self.storage.samples += ctx.get("batch_size", 0)
                 self.fire(TRIGGER.ON_BATCH_END)
             finally:
-                self.ctx.close()
+                ctx.renew()
             if counted:
                 self.iter += 1
                 self.done_in_routine += 1
                 self.batch_done()
-        self.fire(TRIGGER.ON_EPOCH_END)
         return skip
 
     def batch_done(self) -> None:

@@ -656,8 +656,9 @@ def test_a_hook_that_raises_at_the_end_of_a_good_run_ends_the_task_of_all() -> N
 
 @pytest.mark.parametrize("transport", ["memory", "zeromq"])
 @pytest.mark.parametrize("culprit", ["host", "c1", "c2"])
+@pytest.mark.parametrize("trigger", ["on_batch_exchange", "on_batch_end"])
 def test_when_one_party_fails_the_hooks_of_every_party_hear_of_it_and_then_of_the_end(
-    culprit: str, transport: Literal["memory", "zeromq"]
+    trigger: str, culprit: str, transport: Literal["memory", "zeromq"]
 ) -> None:
     host, *others = Host(parties=3), Collaborator("c1", party=1), Collaborator("c2", party=2)
     heard: dict[str, list[str]] = {}
@@ -667,9 +668,9 @@ def test_when_one_party_fails_the_hooks_of_every_party_hear_of_it_and_then_of_th
         ended = noting_in(told, lambda ctx: f"ended well: {ctx.trainer.run_ok}")
         party.trainer.register_hook_in_train(ended, "after_train")
         if party.feature_key == culprit:
-            party.trainer.register_hook_in_train(raises, "on_batch_exchange")
+            party.trainer.register_hook_in_train(raises, trigger)
 
-    with pytest.raises(TemplateError, match=f"^{culprit}, while .*the hook raises at on_batch_exchange"):
+    with pytest.raises(TemplateError, match=f"^{culprit}, while .*the hook raises at {trigger}"):
         run_locally(host, *others, transport=transport)
 
     for key, told in heard.items():

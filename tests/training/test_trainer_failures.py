@@ -134,7 +134,7 @@ def test_an_after_train_that_raises_keeps_no_other_from_its_end_and_comes_out(
 def test_a_subclass_may_raise_another_error_for_a_hook_s() -> None:
     class Named(Counting):
         def hook_failed(self, entry: Any, trigger: Any, error: Exception) -> Exception:
-            return ConfigError(f"the hook {entry.name} at {trigger.value} failed")
+            return ConfigError(f"the hook {entry.name} at {trigger} failed")
 
     trainer = Named()
     trainer.register_hook_in_train(booming(1), "on_batch_end")

@@ -43,6 +43,8 @@ class HookBase:
     name: str = ""
     last: bool = False
     part: str = "trainer"
+    skips: frozenset[str] = frozenset()
+    """Points at which this object does nothing, though its class has a method for them: they cost no call."""
 
     def before_train(self) -> None:
         """Before the first round of a run."""
@@ -134,5 +136,6 @@ def points_of(hook: HookBase) -> dict[str, Callable[..., None]]:
     return {
         point: getattr(hook, point)
         for point in POINTS
-        if point in vars(hook) or getattr(type(hook), point) is not getattr(HookBase, point)
+        if point not in hook.skips
+        and (point in vars(hook) or getattr(type(hook), point) is not getattr(HookBase, point))
     }

@@ -52,6 +52,9 @@ class PeriodicHook(HookBase):
     def __init__(self, period: int, every: str) -> None:
         self.period = checked_count("period", period, 0)
         self.every = checked_every(every)
+        own_step = type(self).after_step is PeriodicHook.after_step
+        if own_step and (self.every == "round" or not self.period):
+            self.skips = frozenset({"after_step"})
 
     def after_step(self) -> None:
         """Act, if it is time and batches count."""

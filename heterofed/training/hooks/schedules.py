@@ -55,7 +55,7 @@ class LRScheduler(HookBase):
         self._ready = scheduler
         self._metric = Latest(metric, "LRScheduler") if metric else None
         self._schedulers: dict[str, TorchScheduler] | None = None
-        self._best_group: dict[str, int] = {}
+        self._recorded: list[tuple[str, Optimizer, int]] | None = None
 
     @property
     def schedulers(self) -> dict[str, TorchScheduler]:
@@ -109,17 +109,13 @@ class LRScheduler(HookBase):
         trainer = self.trainer
         if trainer.ctx.nested:
             return
-        several = len(trainer.optimizers) > 1
-        for position, (name, optimizer) in enumerate(trainer.optimizers.items()):
-            groups = optimizer.param_groups
-            best = self._best_group.get(name)
-            if best is None:
-                best = self._best_group[name] = best_group(groups)
-            rate = groups[best]["lr"]
-            if position == 0:
-                trainer.storage.put_scalar("lr", rate, False)
-            if several:
-                trainer.storage.put_scalar(f"lr/{name}", rate, False)
+        if self._recorded is None:
+            named = [(f"lr/{name}", each) for name, each in trainer.optimizers.items()]
+            named = [("lr", each) for _, each in named[:1]] + (named if len(named) > 1 else [])
+            self._recorded = [(name, each, best_group(each.param_groups)) for name, each in named]
+        put = trainer.storage.put_scalar
+        for name, optimizer, best in self._recorded:
+            put(name, optimizer.param_groups[best]["lr"], False)
         if self._every == "batch":
             self._step()
 
