@@ -20,6 +20,8 @@
         │   └── PeerRefused            the other end does not let us in
         └── TaskAborted            another party gave up; carries its reason
 
+`training.data.NoBatches` is a ConfigError too, and a RuntimeError for those who expect one.
+
 Every text says who, in which phase, what happened, what was expected and what to do. None of them holds a sample
 id, an embedding, a label or key material.
 """

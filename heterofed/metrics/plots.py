@@ -190,10 +190,11 @@ def _draw_loss(run: Run, axes: Axes) -> None:
     for number, (party, name) in enumerate(_losses(run)):
         at, values = party.positions(party.columns[name]), party.values(name)
         smooth = _smoothed(values, max(1, len(values) // 60))
+        meaning = "\nmean of the round so far" if name == "mean_loss" else ""
         style: dict[str, Any] = {"color": _colours(run)[party.name], "zorder": 3 - 0.1 * number}  # the host on top
         axes.plot(*_thinned(at, values), **style, linewidth=0.6, alpha=0.3)
         style |= {"linestyle": DASHES[number % len(DASHES)], "marker": "o" if len(at) <= MOST_ROUNDS_AS_BARS else ""}
-        axes.plot(*_thinned(at, smooth), **style, linewidth=1.6, markersize=4, label=_shown(party.name))
+        axes.plot(*_thinned(at, smooth), **style, linewidth=1.6, markersize=4, label=_shown(party.name) + meaning)
         smallest, largest = min(smallest, np.nanmin(smooth)), max(largest, np.nanmax(smooth))
     if 0 < smallest < largest / 100:
         axes.set_yscale("log")

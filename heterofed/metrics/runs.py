@@ -80,7 +80,9 @@ class Party:
     @property
     def rates(self) -> list[str]:
         """Names of its learning rates: "lr", or one of several, like "infer/lr"."""
-        return [name for name in self.columns if "lr" in name.split("/") and np.isfinite(self.values(name)).any()]
+        found = [name for name in self.columns if "lr" in name.split("/") and np.isfinite(self.values(name)).any()]
+        several = any(name.startswith("lr/") for name in found)  # then "lr" is one of them again
+        return [name for name in found if name != "lr" or not several]
 
     def by_round(self, name: str) -> dict[int, float]:
         """Return round -> the last value of a scalar in it; empty if there is no such scalar."""
