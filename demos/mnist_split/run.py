@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"{type(error).__name__}: {error}", markup=False)
         return 1
     except KeyboardInterrupt:
-        console.print("interrupted; every party has stopped")
+        console.print(
+            "interrupted; every party has stopped. The same command with --recover goes on after the last round"
+        )
         return 130
 
 

@@ -97,6 +97,29 @@ def larger_is_better(name: str) -> bool | None:
     return False if name == "std" else _metrics_of([name])[name][1]
 
 
+_LESS = ("loss", "error", "mse", "rmse", "mae")
+_MORE = ("acc", "accuracy", "auc", "f1", "precision", "recall")
+
+
+def direction_of(scalar: str) -> bool | None:
+    """Return whether more of a scalar is better, as far as its name tells: "test/accuracy" yes, "val_loss" no.
+
+    A known metric's own direction counts ("score/rmse", "test_roc_auc"); None where the name says nothing.
+    """
+    name = scalar.rpartition("/")[2]
+    for known in (name, name.partition("_")[2]):
+        try:
+            found = larger_is_better(known)
+        except ConfigError:
+            continue
+        if found is not None:
+            return found
+    words = name.lower().replace("-", "_").split("_")
+    if any(word in _LESS for word in words):
+        return False
+    return True if any(word in _MORE for word in words) else None
+
+
 class MetricCalculator:
     """Computes loss, avg_loss, total and the metrics it was asked for from what an evaluation left in its context.
 

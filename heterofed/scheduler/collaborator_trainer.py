@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from heterofed.errors import AlignmentError, ConfigError, EmbeddingError, RemoteProtocolError
+from heterofed.errors import AlignmentError, ConfigError, EmbeddingError, RemoteProtocolError, TrainingDiverged
 from heterofed.features.batches import RoundOrder, shuffled
 from heterofed.frames.messages import (
     BatchesEnd,
@@ -24,6 +25,7 @@ from heterofed.frames.messages import (
 from heterofed.frames.tensors import pack, unpack
 from heterofed.scheduler.party_trainer import PartyTrainer
 from heterofed.training.context import Context, CtxVar
+from heterofed.training.hooks import EarlyStopper, HookBase
 from heterofed.training.triggers import LIFECYCLE, MODE
 
 if TYPE_CHECKING:
@@ -51,7 +53,23 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
             f"a hook of this collaborator would end the training ({reason})",
             expected="the host to decide when training ends",
             advice="Register it at the host.",
-        )
+        ).privately("a hook of this collaborator would end the training")
+
+    def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
+        """Add hook objects, as every trainer does.
+
+        Raises:
+            ConfigError: one of them is to end the training, or cannot be added.
+        """
+        given = list(hooks)
+        for each in given:
+            if isinstance(each, EarlyStopper):
+                raise ConfigError(
+                    f"the hook {each.name or type(each).__name__} would end the training at a collaborator",
+                    expected="the host to decide when training ends",
+                    advice="Register it at the host.",
+                )
+        super().register_hooks(given)
 
     def is_finished(self) -> bool:
         """Wait for the host's word: another round, or the end of the task."""
@@ -69,7 +87,10 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
                 f"begins round {order.round} where {party.feature_key} has completed {self.round}",
                 party=party._host_key,
                 expected=f"round {self.round + 1}",
-                advice="Let all parties begin anew, or resume from checkpoints of the same round.",
+                advice=(
+                    "Launch all parties with recover=True or none. If one is ahead, remove its newest model_… folder "
+                    "in checkpoints/ first; it then goes on from the one before."
+                ),
             )
         self._plan = order
         return False
@@ -171,6 +192,13 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
                 f"sent a gradient of {gradient.dtype} {tuple(gradient.shape)}",
                 party=self.party._host_key,
                 expected=f"{embedding.dtype} {tuple(embedding.shape)}, as the embedding",
+            )
+        if not gradient.isfinite().all():
+            raise TrainingDiverged(
+                "sent a gradient that is NaN or infinite",
+                party=self.party._host_key,
+                expected="finite numbers",
+                advice="The host has to lower its learning rate, or check its inputs and labels for NaN.",
             )
 
     def _hook_on_batch_backward(self, ctx: Context) -> None:

@@ -50,7 +50,7 @@ class HostScheduler(Scheduler, HostTemplates):
         seed: of these orders, 0 <= seed < 2**32; a random one by default.
         best_metric: the number of a metric set by which the best round is known, "<set>/<key>", for example
             "test_results/accuracy"; every party then keeps that round's checkpoint as `model_best`.
-        best_mode: "max" or "min": whether more or less of it is better.
+        best_mode: "max" or "min": whether more or less of it is better; by default what its name tells, else "max".
         share_loss: whether the collaborators' progress shows the round's mean loss so far.
         out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
         settings: what `HETEROFED_*` variables say, unless given.
@@ -78,7 +78,7 @@ class HostScheduler(Scheduler, HostTemplates):
         shuffle: bool | None = None,
         seed: int | None = None,
         best_metric: str | None = None,
-        best_mode: Literal["max", "min"] = "max",
+        best_mode: Literal["max", "min"] | None = None,
         share_loss: bool = True,
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
@@ -108,6 +108,10 @@ class HostScheduler(Scheduler, HostTemplates):
         ):
             if given is not None or name not in vars(self):
                 setattr(self, name, default if given is None else given)
+        if best_mode not in ("max", "min", None):
+            raise ConfigError(f"best_mode is {best_mode!r}", expected='"max", "min" or None')
+        if best_metric is not None and not log_rounds:
+            raise ConfigError(f"best_metric is {best_metric!r}, but log_rounds is 0", expected="tests that measure it")
         self.best_metric = best_metric
         self.best_mode = best_mode
         self.share_loss = bool(share_loss)
@@ -150,6 +154,12 @@ class HostScheduler(Scheduler, HostTemplates):
             raise self._made_wrong("make_infer_optimizer", self.infer_optimizer, "a torch.optim.Optimizer")
         if self.max_rounds is None and type(self).is_task_finished is HostScheduler.is_task_finished:
             raise ConfigError("max_rounds is not given", expected="1 or more", advice="Or override is_task_finished().")
+        table, _, column = (self.best_metric or "").rpartition("/")
+        if table in self._metric_sets and column not in self._metric_sets[table].headers:
+            raise ConfigError(
+                f"best_metric is {self.best_metric!r}, but the metric set {table} has no {column!r}",
+                expected="one of " + ", ".join(f"{table}/{each}" for each in self._metric_sets[table].headers),
+            )
         if self.log_rounds and type(self).test is HostTemplates.test:
             raise ConfigError(f"log_rounds is {self.log_rounds}, but there is no test()", expected="a test() method")
 
@@ -232,6 +242,13 @@ class HostScheduler(Scheduler, HostTemplates):
         seat.record.task_is(TaskStatus.COMPLETED)
         return result
 
+    @property
+    def _step_and_answer_s(self) -> float:
+        """How long a collaborator may take for its hooks at the end of a round or of the task, and its answer."""
+        if not self.calculation_timeout or not self.schedule_timeout:
+            return 0.0
+        return self.calculation_timeout + self.schedule_timeout
+
     def _give_up(self, error: HeterofedError) -> None:
         super()._give_up(error)
         if self._party_link is not None:
@@ -311,7 +328,7 @@ class HostScheduler(Scheduler, HostTemplates):
         seat.progress.phase("completing the task")
         self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
         result = self._write_outputs()
-        self._batch_exchange.collect(Completed, "word that its model is written", self.schedule_timeout)
+        self._batch_exchange.collect(Completed, "word that its model is written", self._step_and_answer_s)
         return result
 
     # --- small things -------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         """Let the collaborators keep a checkpoint and wait until they have."""
         self._stage = Stage.CLOSED
         self.party._linked.broadcast(CloseRound(self.round, self._best, self.shown_loss), self.party._room_s)
-        self.exchange.collect(RoundClosed, "checkpoint of the round", self.party.schedule_timeout)
+        self.exchange.collect(RoundClosed, "checkpoint of the round", self.party._step_and_answer_s)
 
     def request_checkpoint(self, name: str = "", *, tag: bool = True) -> None:
         """Write a checkpoint, as in `Trainer`; the best one of a round is kept by the collaborators too."""
@@ -170,7 +170,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
             raise ConfigError(
                 f"a host cannot test now: {self._stage.value}",
                 expected="one test in a round, after its training and before its end",
-                advice="Call evaluate() in a hook of on_round_end, with log_rounds=0, or leave it to log_rounds.",
+                advice="Leave it to log_rounds; or, with log_rounds=0, call it in on_round_end (EvalHook: period 1).",
             )
         self._stage = Stage.TESTED
         record, progress = self.party._at_seat.record, self.party._at_seat.progress
@@ -197,6 +197,9 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
                     expected=f"{state[name]}, with which the run began that is to be resumed",
                 )
         self.party.seed = state["seed"]
+        limit = self.party.max_rounds
+        if limit is not None and self.round > limit:
+            raise ConfigError(f"max_rounds is {limit}", expected=f"{self.round} or more, the rounds trained already")
         super().load_own_state(state)
 
     # --- default hooks ------------------------------------------------------------------------------------------------
@@ -204,9 +207,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
     def _hook_on_fit_start_init(self, ctx: Context) -> None:
         super()._hook_on_fit_start_init(ctx)
         self.exchange.batch = 0
-        if ctx.cur_mode in MODE.LEARNING:
-            ctx.loss_batch_total = CtxVar(0.0, LIFECYCLE.ROUTINE)
-        else:
+        if ctx.cur_mode not in MODE.LEARNING:
             ctx.projections = CtxVar([], LIFECYCLE.ROUTINE)
             ctx.batched_labels = CtxVar([], LIFECYCLE.ROUTINE)
 
@@ -223,8 +224,9 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
         for peer in received.keys() - exchange.learning:
             exchange.send_proceed(peer, self.shown_loss)
-        self.cut.watch(local.embedding)
-        projection = {self.party.feature_key: local.embedding, **self.cut.open(received, exchange.learning)}
+        own: Tensor = ctx.embedding
+        self.cut.watch(own)
+        projection = {self.party.feature_key: own, **self.cut.open(received, exchange.learning)}
         ctx.embeddings = CtxVar(projection, LIFECYCLE.BATCH)
 
     def _hook_on_batch_backward(self, ctx: Context) -> None:

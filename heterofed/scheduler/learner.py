@@ -63,7 +63,7 @@ class Learner(Party):
             PeriodicCheckpointer(every="round"),
             ProgressBar(lambda: self._at_seat.progress, rows_total=lambda: len(self.train_ids)),
             RoundFigures(lambda: self._linked.meter, lambda: self.trainer.round_loss.value),
-            PeriodicWriter(self.build_writers, WRITE_EVERY),
+            PeriodicWriter(lambda: self.trainer.build_writers(), WRITE_EVERY),
         ]
 
     def build_writers(self) -> list[EventWriter]:
@@ -184,6 +184,12 @@ class Learner(Party):
 
     def _make_trainer(self, default: type[T]) -> T:
         """Return a new trainer, of the class and with the hooks that the settings name."""
+        if self._making_trainer:
+            raise ConfigError(
+                f"{type(self).__name__}.build_hooks() uses the trainer that it is to make hooks for",
+                expected="hooks that use their own self.trainer, when they are called",
+            )
+        self._making_trainer = True
         try:
             load_plugins(self.settings.plugins)
         except HeterofedError as error:
@@ -197,11 +203,14 @@ class Learner(Party):
                     expected=f"a subclass of {default.__name__}",
                 )
             kind = found
-        trainer = kind(self)
+        with self._calling(f"the constructor of {kind.__name__}"):
+            trainer = kind(self)
+        self._making_trainer = False
         for name, table in self._metric_sets.items():
             table.report_to(partial(_put, trainer.storage, name))
         for name in self.settings.hooks:
-            apply_hook(name, trainer)
+            with self._calling(f"the hook {name} of the settings"):
+                apply_hook(name, trainer)
         return trainer
 
     def _resume(self) -> str | None:

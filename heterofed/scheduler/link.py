@@ -175,20 +175,22 @@ class Link:
         while True:
             left = began + timeout_s - self.clock() if timeout_s else float("inf")
             arrived = self._receive(max(0.0, min(LOOK_AROUND_S, left)))
-            if arrived is None:
-                if left <= 0:
-                    raise self._late(from_, waiting_for, self.clock() - began)
-                self._look_around(from_, waiting_for)
-                if time.monotonic() >= next_notice:
-                    self._notice(from_, waiting_for, began, timeout_s)
-                    next_notice += self._settings.notice_every_s
-                continue
-            peer, message = arrived
-            if peer in from_ and isinstance(message, kinds):
-                waited = time.perf_counter() - seconds - (self.meter.wire_s - on_wire)
-                self.meter.waited_s[peer] += waited
-                return peer, message
-            self._mailbox[peer].append(message)
+            if arrived is not None:
+                peer, message = arrived
+                if peer in from_ and isinstance(message, kinds):
+                    waited = time.perf_counter() - seconds - (self.meter.wire_s - on_wire)
+                    self.meter.waited_s[peer] += waited
+                    return peer, message
+                self._mailbox[peer].append(message)
+                if left > 0 and time.monotonic() < self._next_look:
+                    continue  # others that keep talking do not keep us from looking at the clock
+            if left <= 0:
+                raise self._late(from_, waiting_for, self.clock() - began)
+            self._next_look = time.monotonic() + LOOK_AROUND_S
+            self._look_around(from_, waiting_for)
+            if time.monotonic() >= next_notice:
+                self._notice(from_, waiting_for, began, timeout_s)
+                next_notice += self._settings.notice_every_s
 
     def poll(self, kinds: tuple[type[AnyMessage], ...], *, from_: str, waiting_for: str) -> AnyMessage | None:
         """Return a message of these kinds from this peer if one is there now; for a party that has work meanwhile.

@@ -69,6 +69,7 @@ class Party(PartyTemplates):
         self._recovers = False
         self._resumed: str | None = None
         self._failed_in = ""
+        self._making_trainer = False
         self._warned: set[str] = set()
         self._at_the_end = ExitStack()
         self._intersection: OrderedIds | None = None

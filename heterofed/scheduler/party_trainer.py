@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -12,9 +12,11 @@ from heterofed.features.batches import RoundOrder
 from heterofed.features.embedder import BatchSource, LocalBatch, PendingBatch
 from heterofed.grads.cut_layer import device_of
 from heterofed.metrics.loss import MeanLoss
+from heterofed.metrics.writers import EventWriter
 from heterofed.scheduler.seat import as_failure
 from heterofed.training.context import Context, CtxVar, NoVariable
 from heterofed.training.hook_registry import HookEntry, HookFunction, HookSet, entry_of
+from heterofed.training.hooks import HookBase
 from heterofed.training.trainer import Trainer
 from heterofed.training.triggers import LIFECYCLE, MODE, TRIGGER
 
@@ -52,9 +54,24 @@ class PartyTrainer(Trainer, Generic[S]):
         self._keep(self.hooks_in_train, self._learning_hooks())
         self._keep(self.hooks_in_ft, self._learning_hooks())
         self._keep(self.hooks_in_eval, self._testing_hooks())
-        with party._calling("build_hooks"):
-            hooks = party.build_hooks()
-        self.register_hooks(hooks)
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[HookBase]:
+        """Return the hook objects of the party's own `build_hooks`.
+
+        Raises:
+            ConfigError: it returned something else.
+        """
+        with self.party._calling("build_hooks"):
+            found = self.party.build_hooks()
+        if not isinstance(found, Sequence):
+            raise self.party._made_wrong("build_hooks", found, "a list of hooks")
+        return list(found)
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return the writers of the party's own `build_writers`."""
+        with self.party._calling("build_writers"):
+            return self.party.build_writers()
 
     @staticmethod
     def _keep(hooks: HookSet, defaults: Mapping[str, HookFunction]) -> None:
@@ -128,6 +145,7 @@ class PartyTrainer(Trainer, Generic[S]):
         ctx.device = CtxVar(device_of(ctx.models[-1]), LIFECYCLE.ROUTINE)
         ctx.num_samples = CtxVar(0, LIFECYCLE.ROUTINE)
         if ctx.cur_mode in MODE.LEARNING:
+            ctx.loss_batch_total = CtxVar(0.0, LIFECYCLE.ROUTINE)
             self.round_loss = MeanLoss()
 
     def _hook_on_batch_forward(self, ctx: Context) -> None:
@@ -182,7 +200,7 @@ class PartyTrainer(Trainer, Generic[S]):
             raise ConfigError(
                 "a party cannot go on from a checkpoint inside a round",
                 expected="checkpoints at the ends of rounds",
-                advice='Use every="round", or on_round_end; or tag=False for one that is only kept.',
+                advice='Use every="round", or on_round_end; or a name and tag=False for one that is only kept.',
             )
         super().request_checkpoint(name, tag=tag)
 
@@ -199,6 +217,11 @@ class PartyTrainer(Trainer, Generic[S]):
             if isinstance(error.__cause__, ConfigError):
                 raise error.__cause__ from None
             raise
+
+    def batch_done(self) -> None:
+        """Write the untagged checkpoints that hooks have asked for; a party resumes between rounds only."""
+        if self._requested:
+            self._write_requested(tagged=False)
 
     def own_state(self) -> dict[str, Any]:
         """Keep the rows of the metric tables, and a digest of the ids that are trained and tested on."""
@@ -259,8 +282,9 @@ class PartyTrainer(Trainer, Generic[S]):
                 expected="the default hooks, which set it, or others in their place that do",
                 advice="Print the trainer to see its hooks; replace_hook_in_… puts one in another's place.",
             )
+        what = f" (there is no ctx.{error.name} here)" if isinstance(error, NoVariable) else ""
         return TemplateError(
-            f"the hook {entry.name} at {trigger} raised {type(error).__name__}",
+            f"the hook {entry.name} at {trigger} raised {type(error).__name__}{what}",
             party=self.party.feature_key,
             advice=f"The traceback is in the output of {self.party.feature_key}.",
         )

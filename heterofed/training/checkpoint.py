@@ -328,8 +328,7 @@ class Checkpointer:
         if name.endswith("_final"):
             raise ConfigError(
                 f"this run has finished: {self.folder / name} is its end",
-                advice="Train in another folder or without resume to start afresh; to train on from the end, load that "
-                "checkpoint by its name.",
+                advice="To start afresh, train in another folder, or without recover=True (resume=True).",
             )
         self.load(name)
         return name

@@ -21,6 +21,9 @@ from typing import Any, NoReturn
 from heterofed.errors import ConfigError
 from heterofed.training.triggers import LIFECYCLE
 
+_COMPUTED = frozenset({"cur_mode", "cur_split"})
+"""Names that look like variables and are computed."""
+
 
 class NoVariable(AttributeError):
     """The context has no variable of a name here; the attribute `name` says which."""
@@ -154,9 +157,14 @@ class Context:
         if not scopes:
             raise ConfigError(
                 f"ctx.{name} is to live as long as the {variable.lifecycle}, but none is in progress",
-                expected=f"a hook that is called inside a {variable.lifecycle}",
+                expected="a hook that is called inside one",
                 advice="Give it a longer lifecycle, or set it in a later trigger.",
             )
+        if variable.lifecycle is not None:
+            for inner in self._view.inside_out:  # what it would hide behind
+                if inner is scopes[-1]:
+                    break
+                inner.pop(name, None)
         scopes[-1][name] = variable.obj
 
     def __delattr__(self, name: str) -> None:
@@ -176,19 +184,21 @@ class Context:
             name=name,
         )
 
-    __getitem__ = __getattr__
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name) if name in _COMPUTED else self.__getattr__(name)
+
     __setitem__ = __setattr__
     __delitem__ = __delattr__
 
     def __contains__(self, name: object) -> bool:
-        return any(name in variables for variables in self._view.inside_out)
+        return name in _COMPUTED or any(name in variables for variables in self._view.inside_out)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a variable, or the default where there is none."""
         for variables in self._view.inside_out:
             if name in variables:
                 return variables[name]
-        return default
+        return getattr(self, name) if name in _COMPUTED else default
 
     def keys(self) -> Iterator[str]:
         """Yield the names of all variables that can be seen here."""
@@ -281,7 +291,12 @@ class Context:
         """Enter a mode: the models train or evaluate; `reset_mode` leaves it."""
         self._restores.append(self._keep_mode())
         self._mode_stack.append(mode)
-        self._apply_mode(mode)
+        try:
+            self._apply_mode(mode)
+        except BaseException:
+            self._mode_stack.pop()
+            self._restores.pop()()
+            raise
 
     def reset_mode(self) -> None:
         """Leave the mode: inside another one, the models are put back exactly as they were."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from heterofed.errors import ConfigError
 from heterofed.training.hook_registry import HookEntry, HookFunction, HookRegistry
-from heterofed.training.hooks.base import POINTS, HookBase, points_of
+from heterofed.training.hooks.base import POINTS, HookBase, misnamed, points_of
 from heterofed.training.triggers import RUN_TRIGGERS, TRIGGER
 
 if TYPE_CHECKING:
@@ -49,6 +49,18 @@ class HookObjects(HookRegistry):
                     expected="a name of its own for every hook",
                     advice=f"Give one another name (hook.name = …), or take the other out: remove_hook({name!r}).",
                 )
+            wrong = misnamed(hook)
+            if wrong is not None:
+                raise ConfigError(
+                    f"the hook {name} has a method {wrong[0]}, which is never called",
+                    expected=f"{wrong[1]}()" if wrong[1] else "a function: register_hook_in_train(function, trigger)",
+                )
+            if _is_in_use(hook):
+                raise ConfigError(
+                    f"the hook {name} belongs to another trainer already",
+                    expected="an object of its own for every trainer",
+                    advice="Make a second one; or take it out of the other trainer first: remove_hook.",
+                )
             self._objects[name] = hook
             hook.trainer = cast("Trainer", weakref.proxy(self))
             for point, method in points_of(hook).items():
@@ -83,3 +95,11 @@ def _without_ctx(method: Callable[..., None], trigger: str) -> HookFunction:
     if trigger == TRIGGER.ON_EXCEPTION:
         return lambda ctx: method(ctx.exception)
     return lambda ctx: method()
+
+
+def _is_in_use(hook: HookBase) -> bool:
+    """Whether a hook is registered with another trainer that is still there and has not ended its run."""
+    try:
+        return any(each is hook for each in hook.trainer.hooks.values()) and not hook.trainer.ended
+    except (AttributeError, ReferenceError):
+        return False  # it has had none, or one that is gone

@@ -66,6 +66,8 @@ class HookSet(Mapping[str, list[HookEntry]]):
             return hooks
         made = cls(mode)
         for trigger, functions in hooks.items():
+            if trigger in RUN_TRIGGERS:
+                raise ConfigError(f"{trigger} lies outside of any routine", expected="triggers of a routine")
             for each in functions:
                 made.insert(trigger, each if isinstance(each, HookEntry) else entry_of(each))
         return made
@@ -256,10 +258,12 @@ class HookRegistry:
 
     def replace_hook_in_eval(self, new_hook: HookFunction, target_trigger: str, target_hook_name: object) -> None:
         """Put a function in the place of a hook of evaluation; raises as `replace_hook_in_train`."""
+        self._routine_only(target_trigger)
         self._replace(self.hooks_in_eval, new_hook, target_trigger, target_hook_name)
 
     def replace_hook_in_ft(self, new_hook: HookFunction, target_trigger: str, target_hook_name: object) -> None:
         """Put a function in the place of a hook of fine-tuning; raises as `replace_hook_in_train`."""
+        self._routine_only(target_trigger)
         self._replace(self.hooks_in_ft, new_hook, target_trigger, target_hook_name)
 
     @staticmethod

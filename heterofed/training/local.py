@@ -100,6 +100,7 @@ class LocalTrainer(Parameters, Trainer, BaseTrainer):
             self.register_default_hooks_train()
             self.register_default_hooks_ft()
         self.register_default_hooks_eval()
+        self.register_hooks(self.build_hooks())
 
     def prepare_ctx(self, parsed: Mapping[str, Any]) -> None:
         """Put into ctx what stays there; `parsed` is what `parse_data` gave."""

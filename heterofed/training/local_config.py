@@ -118,6 +118,8 @@ class LocalConfig:
             _count("seed", self.seed, at_least=0)
         _callable("criterion", self.criterion)
         _callable("regularizer", self.regularizer, or_none=True)
+        if self.regularizer is not None and not self.regularizer_mu:
+            raise ConfigError("there is a regularizer, but regularizer_mu is 0", expected="its weight, not 0")
         for name in ("regularizer_mu", "grad_clip"):
             if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int | float):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", expected="a number")

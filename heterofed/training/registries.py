@@ -222,5 +222,7 @@ def _checked_hook(name: str, thing: Any) -> None:
 def _unknown(kind: str, name: object, known: Mapping[str, Any]) -> ConfigError:
     near = difflib.get_close_matches(str(name), known, n=3) or sorted(known)
     return ConfigError(
-        f"there is no {kind} named {name!r}", expected="for example " + (", ".join(near) or "none is known")
+        f"there is no {kind} named {name!r}",
+        expected="for example " + ", ".join(near) if near else f"one that is registered; no {kind} is",
+        advice="Name the module or file that registers it: HETEROFED_PLUGINS, or load_plugins([…]).",
     )

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from heterofed.training.trainer import Trainer
 
 
+KEPT_VALUES = 100
+"""How many values of each series a checkpoint keeps: enough for every median that a writer shows."""
+
+
 def parts_of(trainer: Trainer) -> dict[str, Stateful]:
     """Return the parts in the order in which they are loaded.
 
@@ -68,7 +72,7 @@ class Place:
             "done_in_routine": trainer.done_in_routine,
             "samples": trainer.storage.samples,
             "hooks": self._hooks.state_dict(),
-            "storage": trainer.storage.state_dict(),
+            "storage": trainer.storage.state_dict(keep=KEPT_VALUES),
             "own": trainer.own_state(),
         }
 

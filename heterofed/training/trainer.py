@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from heterofed.errors import ConfigError
+from heterofed.errors import ConfigError, HeterofedError
 from heterofed.metrics.progress import logger
 from heterofed.metrics.writers import EventWriter
 from heterofed.training.checkpoint import Checkpointer
@@ -94,7 +94,10 @@ class Trainer(Routines):
         self._stop_reason: str | None = None
 
     def build_hooks(self) -> list[HookBase]:
-        """Return the hooks that a subclass registers at the end of its constructor, as `default_hooks`; override it."""
+        """Return the hook objects that the trainer has from the start; override it. See `default_hooks`.
+
+        Called once, at the end of the constructor: what a subclass needs for it has to be set before.
+        """
         return []
 
     def build_writers(self) -> list[EventWriter]:
@@ -107,6 +110,11 @@ class Trainer(Routines):
     def run_ok(self) -> bool:
         """Whether the last run came to its end; False while it runs and after a failure."""
         return self.state is RunState.SUCCEEDED
+
+    @property
+    def ended(self) -> bool:
+        """Whether a run has come to an end, well or not."""
+        return self.state in (RunState.SUCCEEDED, RunState.FAILED)
 
     @property
     def current_round(self) -> int:
@@ -213,17 +221,25 @@ class Trainer(Routines):
 
     def _end_run(self) -> None:
         """Call every `after_train`, even when one of them raises; what it raises comes out in a run that went well."""
-        first: Exception | None = None
+        first: BaseException | None = None
         for entry in list(self.hooks_in_train[TRIGGER.AFTER_TRAIN]):
             try:
                 entry.function(self.ctx)
             except Exception as error:
                 if first is not None or not self.run_ok:
-                    logger.exception("the hook %s failed at the end of the run", entry.name)
+                    if isinstance(error, HeterofedError):  # its text says all
+                        logger.error("the hook %s failed at the end of the run: %s", entry.name, error)
+                    else:
+                        logger.exception("the hook %s failed at the end of the run", entry.name)
                     continue
                 first = self.hook_failed(entry, TRIGGER.AFTER_TRAIN, error)
+            except BaseException as stop:  # an interrupt: the other hooks still get their turn
+                first = stop
         if first is None and self.run_ok:
-            self._write_requested()
+            try:
+                self._write_requested()
+            except BaseException as error:
+                first = error
         if first is not None:
             self.state = RunState.FAILED
             raise first
@@ -247,11 +263,18 @@ class Trainer(Routines):
         Args:
             name: of the checkpoint; by default that of the last finished batch, model_0000019.
             tag: whether `last_checkpoint` names it.
+
+        Raises:
+            ConfigError: it is untagged and has no name: a numbered one is always the last.
         """
+        if not name and not tag:
+            raise ConfigError("an untagged checkpoint has no name", expected='a name, as "model_best"')
         self._requested[name] = tag
 
-    def _write_requested(self) -> None:
-        requested, self._requested = self._requested, {}
+    def _write_requested(self, *, tagged: bool = True) -> None:
+        """Write what was asked for; the tagged ones wait for another time unless they are wanted too."""
+        requested = {name: tag for name, tag in self._requested.items() if tagged or not tag}
+        self._requested = {name: tag for name, tag in self._requested.items() if name not in requested}
         # A best one first: the others remember that it is the best, and must not be there without it.
         for name, tag in sorted(requested.items(), key=lambda each: each[1]):
             if name:

@@ -63,7 +63,7 @@ def test_ctrl_c_ends_every_process_cleanly(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert output.rstrip().endswith("interrupted; every party has stopped")
+    assert output.rstrip().endswith("with --recover goes on after the last round")
     assert "Traceback" not in output
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

@@ -19,6 +19,7 @@ from heterofed.metrics import calculator
 from heterofed.metrics.calculator import (
     MetricCalculator,
     Scored,
+    direction_of,
     larger_is_better,
     register_metric,
     score,
@@ -271,6 +272,7 @@ def test_two_metrics_of_one_name_are_refused() -> None:
 
 
 def test_what_cannot_be_registered_is_refused() -> None:
+    before = ({*calculator._registered}, {*calculator._builders})
     with pytest.raises(ConfigError, match="name must be a non-empty string"):
         register_metric("", lambda types: None)
     with pytest.raises(ConfigError, match="it is not said whether a larger value is better"):
@@ -279,8 +281,7 @@ def test_what_cannot_be_registered_is_refused() -> None:
         register_metric("one", 3, larger_is_better=True)  # type: ignore[call-overload]  # what a user may write
     with pytest.raises(ConfigError, match="larger_is_better must be True, False or None"):
         register_metric("one", lambda scored: 1.0, larger_is_better="yes")  # type: ignore[call-overload]  # as above
-    assert not calculator._registered
-    assert not calculator._builders
+    assert ({*calculator._registered}, {*calculator._builders}) == before
 
 
 def test_a_metric_registered_in_the_wrong_form_is_told_when_it_is_asked_for() -> None:
@@ -566,3 +567,22 @@ def test_scoring_loads_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("scalar", "more"),
+    [
+        ("test_results/accuracy", True),
+        ("score/acc", True),
+        ("test_roc_auc", True),
+        ("val_f1", True),
+        ("test_results/average_loss", False),
+        ("val/loss", False),
+        ("test_rmse", False),
+        ("score/std", False),
+        ("weight_norm", None),
+        ("glossary", None),
+    ],
+)
+def test_the_name_of_a_scalar_tells_what_is_better_where_it_can(scalar: str, more: bool | None) -> None:
+    assert direction_of(scalar) is more

@@ -512,19 +512,21 @@ def test_the_best_round_is_the_same_at_every_party_when_a_hook_ends_the_training
     assert [best_iteration(tmp_path / party) for party in ("h", "c")] == [3 * BATCHES] * 2
 
 
-def test_an_early_stopper_at_a_collaborator_is_refused() -> None:
+def test_a_hook_that_would_end_the_training_at_a_collaborator_is_refused() -> None:
     host, other = two(max_rounds=20)
-    other.trainer.register_hooks([EarlyStopper("mean_loss", 1, delta=5.0)])
+    why = CallbackHook(after_round=lambda trainer: trainer.stop("our own patience is over"))
+    other.trainer.register_hooks([why])
 
     ends = ends_of(host, other)
 
     assert isinstance(ends["c1"], ConfigError)
     text = str(ends["c1"])
     assert text.startswith("c1, while ")
-    assert "a hook of this collaborator would end the training (mean_loss is no better than the best one" in text
+    assert "a hook of this collaborator would end the training (our own patience is over)" in text
     assert text.endswith("expected the host to decide when training ends. Register it at the host.")
     assert isinstance(ends["host"], TaskAborted)
-    assert "Register it at the host." in str(ends["host"])
+    assert "a hook of this collaborator would end the training. The output of c1 says more." in str(ends["host"])
+    assert "patience" not in str(ends["host"]), "its reasons are its own"
 
 
 def best_iteration(party: Path) -> int:
@@ -907,6 +909,17 @@ def test_two_hooks_of_one_name_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="there are two hooks named LRScheduler; expected a name of its own"):
         host.trainer.register_hooks([LRScheduler(schedule)])
+
+
+def test_every_party_has_the_default_hooks_in_the_documented_order_with_the_writer_last() -> None:
+    host, other = two(best_metric="scores/accuracy")
+    of_all = ["IterationTimer", "LRScheduler", "PeriodicCheckpointer", "ProgressBar", "RoundFigures", "PeriodicWriter"]
+
+    assert list(other.trainer.hooks) == of_all
+    assert list(host.trainer.hooks) == [*of_all[:3], "RoundTest", "BestCheckpointer", *of_all[3:]]
+    for party in (host, other):
+        last = [party.trainer.hooks_in_train.names(trigger)[-1] for trigger in ("on_round_end", "after_train")]
+        assert last == ["PeriodicWriter.after_round", "PeriodicWriter.after_train"]
 
 
 def test_a_hook_that_is_registered_before_the_launch_comes_after_the_defaults_and_before_the_writer() -> None:

@@ -305,3 +305,22 @@ def test_a_poll_refuses_what_the_phase_does_not_allow_and_names_its_sender(ends:
 
     with pytest.raises(RemoteProtocolError, match=r"^c1, while matching ids: sent CheckIn; expected "):
         poll(ends.host, "c2")
+
+
+def test_a_peer_that_keeps_talking_does_not_keep_a_wait_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = Ends()
+    looked: list[float] = []
+    monkeypatch.setattr(ends.host, "look", lambda: looked.append(time.monotonic()))
+
+    def talk(timeout_s: float) -> tuple[str, Split]:
+        time.sleep(0.005)
+        return "c2", SPLIT
+
+    monkeypatch.setattr(ends.host, "_receive", talk)
+    began = time.monotonic()
+
+    with pytest.raises(PeerTimeout, match="c1"):
+        ends.host.expect(RoundReady, from_=["c1"], waiting_for="readiness", timeout_s=1.2)
+
+    assert 1.0 < time.monotonic() - began < 2.0
+    assert len(looked) >= 2

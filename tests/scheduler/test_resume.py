@@ -375,7 +375,7 @@ def test_parties_at_different_rounds_are_told_apart(tmp_path: Path, behind: str)
     begins, completed = (2, 2) if behind == "host" else (3, 1)
     assert isinstance(error, AlignmentError)
     assert f"begins round {begins} where c1 has completed {completed}; expected round {completed + 1}" in str(error)
-    assert "Let all parties begin anew, or resume from checkpoints of the same round." in str(error)
+    assert "Launch all parties with recover=True or none. If one is ahead, remove its newest" in str(error)
     assert isinstance(ends["host"], TaskAborted)
     assert f"begins round {begins} where c1 has completed {completed}" in str(ends["host"])
 
@@ -420,7 +420,7 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path, finished: str) -> None:
 
     assert isinstance(error, ConfigError)
     assert "this run has finished: " in str(error)
-    assert "Train in another folder or without resume to start afresh" in str(error)
+    assert "To start afresh, train in another folder, or without recover=True" in str(error)
     assert "this run has finished" in str(ends["host"]) + str(ends["c1"])
 
 

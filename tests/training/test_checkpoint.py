@@ -426,7 +426,7 @@ def test_a_run_that_has_finished_does_not_resume(folder: Path) -> None:
     party.train()
     before = party.bits()
 
-    with pytest.raises(ConfigError, match=r"this run has finished: .*model_final is its end\. Train in another folder"):
+    with pytest.raises(ConfigError, match=r"this run has finished: .*model_final is its end\. To start afresh, train"):
         checkpointer.resume_or_load()
 
     assert party.bits() == before

@@ -253,3 +253,39 @@ def test_a_context_is_a_stack_of_dicts(moves: list[tuple[str, Any]]) -> None:
         for _, variables in model:
             seen |= variables
         assert {name: ctx[name] for name in ctx.keys()} == seen  # noqa: SIM118 - a Context is no dict
+
+
+def test_a_mode_that_cannot_be_applied_is_left_again() -> None:
+    def refuse(mode: str) -> None:
+        raise Boom
+
+    ctx = Context(apply_mode=refuse)
+    with pytest.raises(Boom), ctx.routine(MODE.TRAIN, "train"):
+        pass
+    assert ctx.cur_mode is None
+    assert ctx.cur_split is None
+
+
+def test_the_mode_and_the_split_can_be_read_like_variables() -> None:
+    ctx = Context()
+    assert ctx.get("cur_mode") is None
+    with ctx.routine(MODE.TEST, "val"):
+        assert (ctx["cur_mode"], ctx["cur_split"]) == ("test", "val")
+        assert (ctx.get("cur_mode"), ctx.get("cur_split")) == ("test", "val")
+        assert "cur_mode" in ctx
+
+
+def test_a_variable_that_gets_a_longer_life_does_not_hide_behind_its_old_self() -> None:
+    ctx = Context()
+    with ctx.scope(LIFECYCLE.ROUTINE):
+        with ctx.scope(LIFECYCLE.BATCH):
+            ctx.it = CtxVar(1, LIFECYCLE.BATCH)
+            ctx.it = CtxVar(5, LIFECYCLE.ROUTINE)
+            assert ctx.it == 5
+        assert ctx.it == 5
+
+
+def test_a_name_that_is_the_contexts_own_is_refused_in_any_way_of_setting_it() -> None:
+    ctx = Context()
+    with ctx.scope(LIFECYCLE.BATCH), pytest.raises(ConfigError, match=r"ctx\.routine is heterofed's own"):
+        ctx.put(LIFECYCLE.BATCH, routine=1)

@@ -215,9 +215,10 @@ def test_the_reason_names_the_metric_the_best_value_and_the_patience(caplog: pyt
         stopping([1.0, 0.9, 0.95, 0.96], patience=2).run(9)
         stopping([float("nan")] * 3, patience=1, mode="mean").run(9)
     assert caplog.messages == [
-        "training ends after round 4: val/loss is no better than the best one, with a patience of 2 (best 0.9)",
+        "training ends after round 4: val/loss is no better than the best one, with a patience of 2 "
+        "(best 0.9; less counts as better)",
         "training ends after round 1: val/loss is no better than the mean of those before, with a patience of 1 "
-        "(no finite value so far)",
+        "(no finite value so far; less counts as better)",
     ]
 
 

@@ -152,3 +152,32 @@ def test_a_callback_hook_has_every_point_and_no_other_and_serves_several_runs() 
     assert seen == 2 * once
     with pytest.raises(TypeError, match="CallbackHook has no point 'after_batch'; the points are before_train"):
         CallbackHook(after_batch=print)
+
+
+def test_an_object_belongs_to_one_trainer_at_a_time() -> None:
+    hook = CallbackHook()
+    first = Counting()
+    first.register_hooks([hook])
+    with pytest.raises(ConfigError, match="the hook CallbackHook belongs to another trainer already"):
+        Counting().register_hooks([hook])
+
+    first.run(1)
+    Counting().register_hooks([hook])  # its run has ended
+
+
+def test_an_object_that_was_taken_out_may_go_to_another_trainer() -> None:
+    hook = CallbackHook()
+    first = Counting()
+    first.register_hooks([hook])
+    first.remove_hook("CallbackHook")
+    Counting().register_hooks([hook])
+
+
+@pytest.mark.parametrize(
+    ("method", "meant"),
+    [("on_batch_end", "after_step"), ("after_batch", "after_step"), ("on_epoch_end", "a function: register_hook")],
+)
+def test_a_method_that_would_never_be_called_is_refused_with_the_one_that_is_meant(method: str, meant: str) -> None:
+    misspelt = type("Misspelt", (HookBase,), {method: lambda self: None})()
+    with pytest.raises(ConfigError, match=f"Misspelt has a method {method}, which is never called; expected {meant}"):
+        Counting().register_hooks([misspelt])

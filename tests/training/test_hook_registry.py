@@ -284,3 +284,12 @@ def test_any_sequence_of_insertions_gives_the_list_that_it_describes(places: lis
                 hooks.insert("on_fit_start", entry, base_hook=base, insert_mode=how)
                 expected.insert(where if how == "before" else where + 1, name)
         assert hooks.names("on_fit_start") == expected
+
+
+@pytest.mark.parametrize("mode", ["eval", "ft"])
+def test_a_point_outside_of_any_routine_is_refused_where_it_could_never_be_reached(mode: str) -> None:
+    registry = HookRegistry()
+    with pytest.raises(ConfigError, match="on_round_end lies outside of any routine"):
+        getattr(registry, f"replace_hook_in_{mode}")(print, "on_round_end", None)
+    with pytest.raises(ConfigError, match="on_round_end lies outside of any routine"):
+        HookSet.of({"on_round_end": [print]})

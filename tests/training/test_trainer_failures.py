@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from heterofed.errors import ConfigError
+from heterofed.errors import ConfigError, OutputError
 from heterofed.metrics.storage import active_event_storage
 from heterofed.training.context import Context, CtxVar
 from heterofed.training.hooks import CallbackHook, HookBase
-from heterofed.training.trainer import RunState
+from heterofed.training.trainer import RunState, Trainer
 from heterofed.training.triggers import LIFECYCLE
 from tests.training.toys import Counting, record
 
@@ -183,3 +184,32 @@ def test_one_run_at_a_time() -> None:
     trainer.register_hook_in_train(lambda ctx: trainer.run(1), "on_batch_end")
     with pytest.raises(ConfigError, match="this trainer is running already"):
         trainer.run(1)
+
+
+def test_a_run_whose_last_checkpoint_cannot_be_written_has_not_gone_well(tmp_path: Path) -> None:
+    trainer = Counting(checkpoint_folder=tmp_path / "checkpoints")
+    trainer.register_hooks([CallbackHook(after_train=lambda each: each.request_checkpoint("model_final"))])
+    (tmp_path / "checkpoints").write_text("a file where a folder should be")
+    with pytest.raises(OutputError):
+        trainer.run(1)
+    assert not trainer.run_ok
+
+
+def test_an_interrupt_at_the_end_of_a_run_does_not_keep_other_hooks_from_their_end() -> None:
+    def interrupt(trainer: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    ended: list[bool] = []
+    trainer = Counting()
+    first, second = CallbackHook(after_train=interrupt), CallbackHook(after_train=lambda each: ended.append(True))
+    second.name = "second"
+    trainer.register_hooks([first, second])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(1)
+    assert ended == [True]
+    assert not trainer.run_ok
+
+
+def test_an_untagged_checkpoint_needs_a_name() -> None:
+    with pytest.raises(ConfigError, match="an untagged checkpoint has no name; expected a name"):
+        Counting().request_checkpoint(tag=False)

@@ -144,8 +144,8 @@ def test_a_writer_that_fails_after_a_failed_run_does_not_hide_its_error(caplog: 
         trainer.run(1)
     assert notes.calls == [0, "close"]
     assert caplog.messages == [
-        "Notes failed too at the end of the run",
-        "the hook PeriodicWriter.after_train failed at the end of the run",
+        "Notes failed too at the end of the run: the disk is full.",
+        "the hook PeriodicWriter.after_train failed at the end of the run: the disk is full.",
     ]
 
 

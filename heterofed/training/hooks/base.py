@@ -131,6 +131,26 @@ class CallbackHook(HookBase):
         return call
 
 
+_NEVER_CALLED = {
+    **{trigger: point for point, trigger in POINTS.items() if trigger != point},
+    "on_epoch_start": "",
+    "on_epoch_end": "",
+    "on_batch_forward": "",
+    "on_batch_backward": "",
+    "before_batch": "before_step",
+    "after_batch": "after_step",
+}
+"""Names that look like methods of a hook and are none -> what may be meant; nothing: only functions go there."""
+
+
+def misnamed(hook: HookBase) -> tuple[str, str] | None:
+    """Return a method that would never be called, and the one that may be meant; None where all is well."""
+    for name, meant in _NEVER_CALLED.items():
+        if callable(getattr(hook, name, None)):
+            return name, meant
+    return None
+
+
 def points_of(hook: HookBase) -> dict[str, Callable[..., None]]:
     """Return the methods that a hook overrides, in the order of a run: name of the point -> bound method."""
     return {

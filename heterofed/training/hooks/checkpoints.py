@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from heterofed.errors import ConfigError
+from heterofed.metrics.calculator import direction_of
 from heterofed.metrics.progress import logger
 from heterofed.training.hooks.cadence import Latest, PeriodicHook
 
@@ -48,7 +49,7 @@ class BestCheckpointer(PeriodicHook):
 
     Args:
         metric: the scalar's name in the storage, for example "test_results/accuracy".
-        mode: "max" or "min": what is better.
+        mode: "max" or "min": what is better; by default what the metric's name tells, else "max".
         name: of the checkpoint.
         every: look at the scalar after each "batch" or "round", and once more at a good end.
         period: look only after every so many of them.
@@ -63,9 +64,11 @@ class BestCheckpointer(PeriodicHook):
     """
 
     def __init__(
-        self, metric: str, mode: str = "max", name: str = "model_best", every: str = "batch", period: int = 1
+        self, metric: str, mode: str | None = None, name: str = "model_best", every: str = "batch", period: int = 1
     ) -> None:
         super().__init__(period, every)
+        if mode is None:
+            mode = "min" if direction_of(metric) is False else "max"
         if mode not in ("max", "min"):
             raise ConfigError(f"mode is {mode!r}", expected='"max" or "min"')
         # Two of these may watch two scalars, but not write one checkpoint: that would be two hooks of one name.

@@ -30,7 +30,7 @@ def default_hooks(
     evaluate: Callable[[], Any] | None = None,
     eval_period: int = 1,
     best_metric: str = "",
-    best_mode: str = "max",
+    best_mode: str | None = None,
     writers: Sequence[EventWriter] | None = None,
     write_period: int = 20,
 ) -> list[HookBase]:

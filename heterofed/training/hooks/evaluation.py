@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any
 
 from heterofed.errors import ConfigError
+from heterofed.metrics.calculator import direction_of
 from heterofed.metrics.early_stop import EarlyStop
 from heterofed.training.hooks.cadence import Latest, PeriodicHook
 
@@ -99,7 +100,8 @@ class EarlyStopper(PeriodicHook):
     Args:
         metric: the scalar's name in the storage, for example "val/loss". Each new value counts once; if several come
             between two looks, the newest.
-        patience, delta, mode, larger_is_better: as in `EarlyStop`.
+        patience, delta, mode: as in `EarlyStop`.
+        larger_is_better: by default what the metric's name tells ("test_results/accuracy": True), else False.
         every: look at the scalar after each "batch" or "round".
 
     Raises:
@@ -112,10 +114,12 @@ class EarlyStopper(PeriodicHook):
         patience: int,
         delta: float = 0.0,
         mode: str = "best",
-        larger_is_better: bool = False,
+        larger_is_better: bool | None = None,
         every: str = "round",
     ) -> None:
         super().__init__(1, every)
+        if larger_is_better is None:
+            larger_is_better = direction_of(metric) is True
         self.early_stop = EarlyStop(patience, delta, mode, larger_is_better)
         self._latest = Latest(metric, "EarlyStopper")
         self._asked: str | None = None
@@ -142,7 +146,11 @@ class EarlyStopper(PeriodicHook):
         stop = self.early_stop
         best = "no finite value so far" if stop.best is None else f"best {stop.best:.6g}"
         against = "the best one" if stop.mode == "best" else "the mean of those before"
-        self._asked = f"{self._latest.metric} is no better than {against}, with a patience of {stop.patience} ({best})"
+        better = "more" if stop.larger_is_better else "less"
+        self._asked = (
+            f"{self._latest.metric} is no better than {against}, with a patience of {stop.patience} "
+            f"({best}; {better} counts as better)"
+        )
         self.trainer.stop(self._asked)
 
     def state_dict(self) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class IterationTimer(HookBase):
 
     def after_train(self) -> None:
         """Log how fast it was."""
+        if not self.trainer.run_ok:
+            return  # there is something more important to read
         total_s = time.perf_counter() - self._run_began
         measured = self._batches - self._warmup_iter
         if measured > 0:

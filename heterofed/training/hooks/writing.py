@@ -57,7 +57,7 @@ class PeriodicWriter(PeriodicHook):
                     call(storage)
                 except Exception as error:
                     if first is not None:
-                        logger.exception("%s failed too at the end of the run", type(writer).__name__)
+                        logger.error("%s failed too at the end of the run: %s", type(writer).__name__, error)
                     first = first or error
         if first is not None:
             raise first
