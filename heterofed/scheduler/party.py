@@ -20,21 +20,7 @@ from heterofed.wire.transport import Transport
 
 
 class Party(PartyTemplates):
-    """One party of a task; subclass `HostScheduler` or `CollaboratorScheduler` rather than this.
-
-    Args:
-        feature_key: this party's name in the task, and the name of its embedding.
-        name: what people call this run; the task's name by default.
-        schedule_timeout: longest wait for another party's answer between two steps, in seconds; 0: no limit.
-        data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part of the
-            intersection), in seconds; 0: no limit.
-        is_feature_trainable: False freezes this party's feature model.
-        out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
-        settings: what `HETEROFED_*` variables say, unless given.
-
-    Raises:
-        ConfigError: an argument cannot work.
-    """
+    """A party's settings and places; its arguments are those of `Scheduler`, as are the errors."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -29,7 +30,7 @@ KEPT_CHECKPOINTS = 2
 """The newest, and the one before: a party that fell behind by a round has what the others have."""
 
 
-class PartyTrainer(Trainer, Generic[S]):
+class PartyTrainer(Trainer, Generic[S], ABC):
     """One party's trainer. `scheduler.trainer` is its only place; the scheduler's template methods say what to do.
 
     Besides what every trainer has, `ctx` holds, batch by batch: `embedding` (this party's own, (rows, width, …)),
@@ -114,9 +115,9 @@ class PartyTrainer(Trainer, Generic[S]):
     with_labels = False
     """Whether the party's own batches carry labels."""
 
+    @abstractmethod
     def test_order(self) -> RoundOrder:
         """Return the test ids in batches."""
-        raise NotImplementedError
 
     @property
     def train_order(self) -> RoundOrder:
@@ -157,27 +158,32 @@ class PartyTrainer(Trainer, Generic[S]):
         """Return what `ctx` shows of a batch's labels."""
         return {}
 
+    @abstractmethod
     def _hook_on_batch_exchange(self, ctx: Context) -> None:
-        raise NotImplementedError
+        """Exchange with the other end what the batch needs."""
 
+    @abstractmethod
     def _hook_on_batch_backward(self, ctx: Context) -> None:
-        raise NotImplementedError
+        """Let the gradients come and the parameters change."""
 
     def _hook_on_batch_end(self, ctx: Context) -> None:
         ctx.num_samples += ctx.batch_size
         ctx.mean_loss = CtxVar(self.round_loss.value, LIFECYCLE.BATCH)
 
+    @abstractmethod
     def _hook_on_fit_end(self, ctx: Context) -> None:
-        raise NotImplementedError
+        """End the pass at both ends."""
 
+    @abstractmethod
     def _hook_on_test_exchange(self, ctx: Context) -> None:
-        raise NotImplementedError
+        """Exchange what a batch of the test needs."""
 
     def _hook_on_test_batch_end(self, ctx: Context) -> None:
         ctx.num_samples += ctx.batch_size
 
+    @abstractmethod
     def _hook_on_test_end(self, ctx: Context) -> None:
-        raise NotImplementedError
+        """End the test at both ends."""
 
     # --- checkpoints and failures -------------------------------------------------------------------------------------
 
