@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from heterofed.errors import ConfigError
 from heterofed.metrics.storage import EventStorage
 from heterofed.training.context import Context, CtxVar
 from heterofed.training.hook_objects import HookObjects
@@ -130,8 +131,12 @@ class Routines(HookObjects):
         return 1
 
     def batches(self, epoch: int) -> Iterator[Any]:
-        """Yield an item for each batch of an epoch, which becomes `ctx.data_batch` unless it is None; override it."""
-        raise NotImplementedError(f"{type(self).__name__} does not say where batches come from: write batches()")
+        """Yield an item for each batch of an epoch, which becomes `ctx.data_batch` unless it is None; override it.
+
+        Raises:
+            ConfigError: it is not overridden.
+        """
+        raise ConfigError(f"{type(self).__name__} does not say where batches come from", advice="Write batches().")
 
     def run_step(self) -> None:
         """One batch between its start and its end; override it to do something else with batches."""

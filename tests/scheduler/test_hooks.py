@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -44,14 +44,7 @@ BATCHES = 3
 """Of 16 rows in each round; a test has one batch."""
 
 
-@pytest.fixture(autouse=True)
-def quick_and_exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ids are matched the faster way; more threads may sum in another order."""
-    monkeypatch.setenv("HETEROFED_PSI_PROTOCOL", "ecdh")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def two(**of_host: Any) -> tuple[Host, Collaborator]:

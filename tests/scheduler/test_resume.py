@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,14 +37,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BATCHES = 3
 
 
-@pytest.fixture(autouse=True)
-def quick_and_exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ids are matched the faster way; more threads may sum in another order."""
-    monkeypatch.setenv("HETEROFED_PSI_PROTOCOL", "ecdh")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def with_chance(model: nn.Module) -> nn.Module:

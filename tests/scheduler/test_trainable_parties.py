@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -20,14 +20,7 @@ from tests.tiny import CLASSES, WIDTH, BareHost, Collaborator, Host, bottom, lab
 BATCHES = 3
 
 
-@pytest.fixture(autouse=True)
-def quick_and_exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ids are matched the faster way; more threads may sum in another order."""
-    monkeypatch.setenv("HETEROFED_PSI_PROTOCOL", "ecdh")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def noisy(model: nn.Module, width: int) -> nn.Module:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from heterofed.errors import ConfigError
 from heterofed.metrics.storage import get_event_storage
 from heterofed.metrics.writers import EventWriter
 from heterofed.training.context import Context, CtxVar
@@ -131,7 +132,7 @@ def test_run_step_build_hooks_and_build_writers_can_be_overridden() -> None:
 
 
 def test_a_trainer_without_batches_says_what_to_write() -> None:
-    with pytest.raises(NotImplementedError, match=r"Trainer does not say where batches come from: write batches\(\)"):
+    with pytest.raises(ConfigError, match=r"Trainer does not say where batches come from\. Write batches\(\)"):
         Trainer({}, {}).train()
 
 
