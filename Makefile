@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test chaos check format clean
 
 demo: $(VENV)/.demos
 	$(BIN)/heterofed demo mnist --rounds 5 --out runs/demo
@@ -14,6 +14,10 @@ test: $(VENV)/.dev
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered
+
+# Everything that can go wrong, tried on real processes: an hour and more; CHAOS=short: a quarter of it.
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos $(if $(filter short,$(CHAOS)),--short)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -29,17 +29,26 @@ class Settings:
     bind: str = "127.0.0.1:0"
     """Where a host listens, address:port; port 0 takes a free one (`HETEROFED_BIND`)."""
 
+    advertise: str = ""
+    """The address:port that collaborators are told, where it is not what the host binds to (`HETEROFED_ADVERTISE`)."""
+
     gather_timeout_s: float = 600.0
     """How long to wait for every party to be there; 0 waits for ever (`HETEROFED_GATHER_TIMEOUT_S`)."""
 
-    link_grace_s: float = 10.0
-    """How long a broken link may stay down before its party counts as gone (`HETEROFED_LINK_GRACE_S`)."""
+    rejoin_timeout_s: float = 300.0
+    """How long to wait for a party whose link is down; 0 waits for ever (`HETEROFED_REJOIN_TIMEOUT_S`)."""
 
     notice_every_s: float = 5.0
     """How often a wait says whom it waits for (`HETEROFED_NOTICE_EVERY_S`)."""
 
     max_message_bytes: int = 1 << 30
     """Largest message accepted from a peer, in bytes (`HETEROFED_MAX_MESSAGE_BYTES`)."""
+
+    check_finite: bool = True
+    """Whether an embedding or gradient that is NaN or infinite ends the task (`HETEROFED_CHECK_FINITE`)."""
+
+    psi_max_ids: int = 100_000_000
+    """How many ids a peer may declare when ids are matched (`HETEROFED_PSI_MAX_IDS`)."""
 
     psi_key_bits: int = 2048
     """Size of a collaborator's RSA key for the private set intersection (`HETEROFED_PSI_KEY_BITS`)."""
@@ -75,7 +84,7 @@ class Settings:
     """Whether measurements are written for TensorBoard too (`HETEROFED_TENSORBOARD`)."""
 
     def __post_init__(self) -> None:
-        for name in ("gather_timeout_s", "link_grace_s", "notice_every_s"):
+        for name in ("gather_timeout_s", "rejoin_timeout_s", "notice_every_s"):
             if not getattr(self, name) >= 0:  # NaN is neither
                 raise ConfigError(f"{name} is {getattr(self, name)}", expected="0 or more")
         if self.max_message_bytes < LEAST_MESSAGE_BYTES:
@@ -91,6 +100,8 @@ class Settings:
             raise ConfigError(f"psi_protocol is {self.psi_protocol!r}", expected="one of " + ", ".join(PSI_PROTOCOLS))
         if self.psi_engine not in PSI_ENGINES:
             raise ConfigError(f"psi_engine is {self.psi_engine!r}", expected="one of " + ", ".join(PSI_ENGINES))
+        if self.psi_max_ids < 1:
+            raise ConfigError(f"psi_max_ids is {self.psi_max_ids}", expected="1 or more")
         if self.psi_workers < 0:
             raise ConfigError(f"psi_workers is {self.psi_workers}", expected="0 or more")
         if self.progress not in PROGRESS_FORMS:
@@ -154,10 +165,13 @@ PROGRESS_FORMS = ("auto", "bar", "plain", "json", "off")
 _CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "home": _folder,
     "bind": str,
+    "advertise": str,
     "gather_timeout_s": float,
-    "link_grace_s": float,
+    "rejoin_timeout_s": float,
     "notice_every_s": float,
     "max_message_bytes": int,
+    "check_finite": _flag,
+    "psi_max_ids": int,
     "psi_key_bits": int,
     "psi_protocol": str,
     "psi_pairwise": _flag,

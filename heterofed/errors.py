@@ -17,6 +17,7 @@
         ├── WireError              bytes cannot travel
         │   ├── PeerTimeout            a deadline passed
         │   ├── PeerGone               the link to a party is down and stays down
+        │   ├── PeerRestarted          a party's process was started anew
         │   └── PeerRefused            the other end does not let us in
         └── TaskAborted            another party gave up; carries its reason
 
@@ -157,6 +158,10 @@ class PeerTimeout(WireError):
 
 class PeerGone(WireError):
     """The link to a party is down and did not come back."""
+
+
+class PeerRestarted(WireError):
+    """A party's process was started anew, so the session with it is over. Parties that recover open another one."""
 
 
 class PeerRefused(WireError):

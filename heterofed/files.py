@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from heterofed.errors import OutputError
+
+_GO_ON = "start again: a task goes on where it was if every party is launched with recover=True"
+_FULL = ("room on that disk", f"Free some space there and {_GO_ON}")
+_FORBIDDEN = (
+    "a folder that this user may write to",
+    f"Let this user write there, or name another folder, and {_GO_ON}",
+)
+_BROKEN = ("a disk that takes it", f"See what the system's log says of that disk, mend that and {_GO_ON}")
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _FORBIDDEN),
+    errno.EIO: _BROKEN,
+}
+_OTHERWISE = (
+    "a folder that this user may write to, with space left",
+    "Name another folder, or make room if the disk is full",
+)
+
+_PROBE = bytes(4096)
+"""A block of most file systems: a disk that is full may still take names."""
+
+LEFT_BEHIND = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>part|old)")
+"""What `write_whole` and `folder_whole` call what is not whole yet, or is about to be replaced."""
+
+_NO_SUCH_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EROFS})
+"""What systems say that cannot sync a folder, or need not. Others mean that the disk has failed."""
 
 
 @contextmanager
@@ -26,10 +55,11 @@ def refused(path: Path) -> Iterator[None]:
         reason = _os_error_behind(error)
         if reason is None:
             raise
+        expected, advice = _ADVICE.get(reason.errno or 0, _OTHERWISE)
         raise OutputError(
             f"cannot write {path}: {reason.strerror or reason}",
-            expected="a folder that this user may write to, with space left",
-            advice="Name another folder, or make room if the disk is full; what was there before is untouched.",
+            expected=expected,
+            advice=f"{advice}. What was there before is untouched.",
         ) from error
 
 
@@ -40,17 +70,34 @@ def _os_error_behind(error: BaseException | None) -> OSError | None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and prove that files can be written to it.
+    """Make a folder and prove that files can be written to it, and that there is room for one.
 
     Raises:
         OutputError: it cannot be made or written to.
     """
     with refused(path):
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe-{secrets.token_hex(4)}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        # Without a name where the system can do that, so that no killed process leaves one behind.
+        with tempfile.TemporaryFile(dir=path, prefix=".probe-", buffering=0) as probe:
+            probe.write(_PROBE)
     return path
+
+
+def write_synced(path: Path, write: Callable[[BinaryIO], object], *, named: Path | None = None) -> None:
+    """Let `write` fill a file, and wait until it is on the disk: for a folder that is temporary itself.
+
+    Args:
+        path: the file.
+        write: is called with it, open.
+        named: what an error calls it; by default `path`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with refused(named or path), path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -62,19 +109,21 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     with refused(path):
         try:
-            with part.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(part, write, named=path)
             part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(OSError):  # what is told is why it could not be written
+                part.unlink()
+            raise
+        settle(path.parent)
     return path
 
 
 @contextmanager
 def folder_whole(path: Path) -> Iterator[Path]:
     """Give a temporary folder that takes the name `path` when the body ends well, and vanishes when it does not.
+
+    Its files have to be on the disk by then, as `write_synced` leaves them.
 
     Raises:
         OutputError: it cannot be written; an earlier folder of this name is untouched.
@@ -85,11 +134,38 @@ def folder_whole(path: Path) -> Iterator[Path]:
         try:
             part.mkdir(parents=True)
             yield part
+            settle(part)
             if path.exists():
                 path.replace(old)  # a folder cannot replace one that is not empty
             part.replace(path)
+            settle(path.parent)
         finally:
             if old.exists() and not path.exists():  # interrupted between the two
                 old.replace(path)
             shutil.rmtree(part, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files that an earlier process left in a folder; only where no other writes to it now."""
+    with refused(folder):
+        for path in list(folder.iterdir()):
+            if LEFT_BEHIND.fullmatch(path.name) and not path.is_dir():
+                path.unlink(missing_ok=True)
+
+
+def settle(folder: Path) -> None:
+    """Let a folder's list of names reach the disk, where the system can do that, before what refers to it does.
+
+    Raises:
+        OSError: the disk has failed.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_SYNC:
+            raise

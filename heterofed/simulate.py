@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,7 @@ from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.checks import check_constructed
 from heterofed.scheduler.collaborator import CollaboratorScheduler
 from heterofed.scheduler.host import HostScheduler
-from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.scheduler.seat import Seat, TaskResult, as_failure
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from heterofed.wire.keys import KeyPair
 from heterofed.wire.memory import MemoryHub
@@ -51,7 +51,7 @@ def run_locally(
     *collaborators: CollaboratorScheduler,
     task_id: str = "local",
     seed: int | None = None,
-    transport: Literal["memory", "zeromq"] = "memory",
+    transport: Literal["memory", "zeromq"] | Callable[[Sequence[str]], dict[str, Transport]] = "memory",
     recover: bool = False,
 ) -> LocalRun:
     """Run one task with all its parties in this process and return their results.
@@ -64,8 +64,9 @@ def run_locally(
         collaborators: 1 to 8 fresh collaborators.
         task_id: names the run; results go to each scheduler's `out_dir`, or `runs/<task id>/<feature key>`.
         seed: of torch's, numpy's and Python's generators of each party; None draws it from torch's.
-        transport: "memory", or "zeromq" for real encrypted sockets on this machine.
-        recover: whether every party goes on from its last checkpoint, if it has one.
+        transport: "memory", or "zeromq" for real encrypted sockets on this machine; or a function that is given the
+            feature keys, host first, and returns each party's end of a transport of your own.
+        recover: whether the parties go on from the newest checkpoint that all of them hold, if there is one.
 
     Raises:
         HeterofedError: what ended the task, from the party where it began.
@@ -81,7 +82,8 @@ def run_locally(
     show_logs(host.settings.progress)
     base = int(torch.randint(2**31, ()).item()) if seed is None else seed
     record = _SharedRecord()
-    ends = _memory_ends(keys) if transport == "memory" else _zeromq_ends(keys)
+    make_ends = {"memory": _memory_ends, "zeromq": _zeromq_ends}[transport] if isinstance(transport, str) else transport
+    ends = make_ends(keys)
     turn = _Turn([base + index for index in range(len(keys))])
     results: dict[str, TaskResult] = {}
     errors: dict[str, BaseException] = {}
@@ -106,6 +108,7 @@ def run_locally(
                 results[key] = scheduler.take_part(seat, recover=recover)
             except BaseException as error:
                 errors[key] = error
+                record.failed.setdefault(key, as_failure(error).for_peers())  # it will not come again
             finally:
                 end.close()
 
@@ -280,6 +283,10 @@ class _Record:
 
     def log(self, text: str) -> None:
         """Nothing: push_log has shown it."""
+
+    def is_completed(self) -> bool:
+        """Return False: every party sees the end of the run."""
+        return False
 
     def look(self) -> None:
         """Raise TaskAborted if another party failed."""

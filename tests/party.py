@@ -1,6 +1,6 @@
 """A party of the tiny task as a process of its own: `python tests/party.py host|collaborator TASK_ID [KEY=VALUE …]`.
 
-Values are Python literals for the scheduler's constructor; `fault` names something that goes wrong.
+Values are Python literals for the scheduler's constructor, but for `recover`, which launches it with recover=True.
 """
 
 from __future__ import annotations
@@ -77,8 +77,10 @@ CLASSES: dict[str, type[Any]] = {
 def main() -> None:
     """Take part in the task that the command line names."""
     what, task_id, *rest = sys.argv[1:]
-    arguments = {name: ast.literal_eval(value) for name, value in (each.split("=", 1) for each in rest)}
-    CLASSES[what](**arguments).launch_task(task_id)
+    recover = "recover" in rest
+    given = (each.split("=", 1) for each in rest if each != "recover")
+    arguments = {name: ast.literal_eval(value) for name, value in given}
+    CLASSES[what](**arguments).launch_task(task_id, recover=recover)
 
 
 if __name__ == "__main__":

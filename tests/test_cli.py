@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from heterofed import Settings
 from heterofed.cli import main
+from heterofed.frames.messages import PROTOCOL_VERSION
 from heterofed.tasks.directory import open_directory
 from heterofed.tasks.model import PartyStatus, TaskStatus
+from heterofed.wire.keys import KeyPair, create, load
 
 HETEROFED = Path(sys.executable).with_name("heterofed")
 
@@ -81,15 +84,144 @@ def test_the_command_is_a_module_too_and_says_its_version() -> None:
     done = subprocess.run([sys.executable, "-m", "heterofed", "--version"], capture_output=True, text=True, timeout=50)
 
     assert done.returncode == 0
-    assert done.stdout == "heterofed 0.1.0, protocol 3\n"
+    assert done.stdout == f"heterofed 0.1.0, protocol {PROTOCOL_VERSION}\n"
 
 
-def test_every_command_has_help_with_an_example() -> None:
-    for command in (["task", "create"], ["task", "list"], ["task", "show"], ["psi", "host"], ["psi", "collaborator"]):
-        assert "Example: heterofed " + " ".join(command) in " ".join(heterofed(*command, "--help").stdout.split())
+def test_every_command_has_help_with_an_example(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for line in (
+        *("task create", "task list", "task show", "task cancel", "keys new", "keys show", "keys trust"),
+        *("psi host", "psi collaborator"),
+    ):
+        command = line.split()
+        shown = run(capsys, monkeypatch, *command, "--help")[1]
+        assert "Example: heterofed " + line in " ".join(shown.split())
     options = heterofed("demo", "mnist", "--help").stdout
     for option in ("--rounds", "--out", "--batch-size", "--parties", "--no-dropout", "--seed", "--threads", "--plain"):
         assert option in options
+
+
+# --- tasks that end, and keys -----------------------------------------------------------------------------------------
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process; its exit code and what it printed."""
+    monkeypatch.setattr(sys, "argv", ["heterofed", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    said = capsys.readouterr()
+    return int(caught.value.code or 0), said.out, said.err
+
+
+def test_a_task_that_expires_shows_when(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run(capsys, monkeypatch, "task", "create", "--parties", "bank,shop", "--expires", "7d")
+    assert code == 0
+    task_id = out.strip()
+    task = open_directory(Settings.from_env()).find(task_id)
+    assert task.expires_at is not None
+    assert task.expires_at - task.created_at == timedelta(days=7)
+    when = f"{task.expires_at.astimezone():%Y-%m-%d}"
+    assert f"expires {when}" in run(capsys, monkeypatch, "task", "show", task_id)[1]
+    listed = run(capsys, monkeypatch, "task", "list")[1]
+    assert "expires" in listed
+    assert when in listed
+
+
+def test_a_duration_that_is_none_is_refused_and_creates_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = run(capsys, monkeypatch, "task", "create", "--parties", "bank,shop", "--expires", "1 week")
+    assert (code, out) == (1, "")
+    assert err.startswith("ConfigError: '1 week' is no duration; expected minutes, hours or days up to 3650d")
+    assert open_directory(Settings.from_env()).store.list() == ()
+
+
+def test_a_task_is_cancelled_with_a_reason_also_after_it_failed_and_not_after_it_was_completed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_directory(Settings.from_env()).store
+    task_id = store.create("credit", ["bank", "shop"]).id
+    store.move(task_id, TaskStatus.FAILED, "shop never came")
+    reason = "wrong [table]"
+
+    code, _, err = run(capsys, monkeypatch, "task", "cancel", "--reason", reason, task_id)
+
+    assert (code, err) == (0, f"task {task_id} is cancelled\n")
+    assert (store.get(task_id).status, store.get(task_id).reason) == (TaskStatus.CANCELLED, reason)
+    assert reason in run(capsys, monkeypatch, "task", "show", task_id)[1]
+    done = store.create("done", ["bank", "shop"]).id
+    for status in (TaskStatus.GATHERING, TaskStatus.ONGOING, TaskStatus.COMPLETED):
+        store.move(done, status)
+    code, _, err = run(capsys, monkeypatch, "task", "cancel", done)
+    assert code == 1
+    assert err.startswith("ConfigError: a task that is COMPLETED cannot become CANCELLED")
+
+
+def test_a_key_is_made_once_shown_and_trusted_and_its_secret_stays_in_the_file(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, made, _ = run(capsys, monkeypatch, "keys", "new", "bank")
+    key = load(home / "keys", "bank")
+    assert (code, made) == (0, f"{key.public.decode()}\n")
+    again = run(capsys, monkeypatch, "keys", "new", "bank")
+    shown = run(capsys, monkeypatch, "keys", "show", "bank")
+    task_id = task_of("bank", "shop")
+    trusted = run(capsys, monkeypatch, "keys", "trust", task_id, "bank", key.public.decode())
+
+    assert again[:2] == (1, "")
+    assert again[2].startswith(f"ConfigError: there is a key {home}/keys/bank.key already")
+    assert shown == (0, made, "")
+    assert trusted == (0, "", f"only the key {made[:8]}… is bank of task {task_id} now\n")
+    party = open_directory(Settings.from_env()).find(task_id).party("bank")
+    assert (party.public_key, party.key_trusted) == (key.public, True)
+    assert f"{made[:8]}… trusted" in run(capsys, monkeypatch, "task", "show", task_id)[1]
+    assert key.secret.decode() not in f"{made}{again}{shown}{trusted}"
+
+
+def test_a_key_that_others_may_read_is_not_shown(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(home / "keys", "bank")
+    (home / "keys" / "bank.key").chmod(0o644)
+    code, out, err = run(capsys, monkeypatch, "keys", "show", "bank")
+    assert (code, out) == (1, "")
+    assert err == (
+        f"ConfigError: others may read the key file {home}/keys/bank.key; expected mode 0600. "
+        f"Run: chmod 600 {home}/keys/bank.key\n"
+    )
+
+
+@pytest.mark.parametrize("start", ["-", "--", "--help", "-h=", "--="])
+def test_a_key_that_looks_like_an_option_is_a_key(
+    start: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = start + KeyPair.generate().public.decode()[len(start) :]
+    task_id = task_of("bank", "shop")
+    code, _, err = run(capsys, monkeypatch, "keys", "trust", task_id, "bank", key)
+    owner = open_directory(Settings.from_env()).find(task_id).owner_of(key.encode())
+    assert owner == "bank" or "is no public key" in err
+    assert code in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["new", "../bank"], "a feature_key is '../bank'"),
+        (["show", "bank"], "there is no key"),
+        (["trust", "ID", "bank", "short"], "a text of 5 characters is no public key"),
+        (["trust", "ID", "club", "KEY"], "has no party 'club'; expected one of bank, shop"),
+        (["trust", "nothere", "bank", "KEY"], "there is no task 'nothere'"),
+    ],
+)
+def test_keys_that_cannot_be_are_refused_with_one_line(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_for = {"ID": task_of("bank", "shop"), "KEY": KeyPair.generate().public.decode()}
+    code, out, err = run(capsys, monkeypatch, "keys", *(stand_for.get(each, each) for each in arguments))
+    assert (code, out) == (1, "")
+    assert text in err
+    assert err.count("\n") == 1
 
 
 # --- heterofed psi ----------------------------------------------------------------------------------------------------
@@ -339,3 +471,87 @@ def test_a_number_alone_is_not_for_three_parties(
         assert said.startswith(
             "ConfigError: only the number of ids that 3 parties share is to be revealed; expected two"
         )
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_a_party_that_is_started_again_when_all_was_done_is_told_where_its_result_is(tmp_path: Path) -> None:
+    task_id = task_of("bank", "shop")
+    for key in ("bank", "shop"):
+        (tmp_path / f"{key}.txt").write_text(f"{PATIENT}\n007\n")
+
+    def command(role: str, key: str, *more: str, out: bool = True) -> list[object]:
+        files = ["--ids", tmp_path / f"{key}.txt", *(["--out", tmp_path / f"{key}-shared.txt"] if out else [])]
+        return [role, *files, *more, task_id]
+
+    first = all_at_once(command("host", "bank"), command("collaborator", "shop"), HETEROFED_PSI_PROTOCOL="ecdh")
+    assert [each.returncode for each in first] == [0, 0], first
+    before = {key: (tmp_path / f"{key}-shared.txt").read_bytes() for key in ("bank", "shop")}
+
+    again = all_at_once(
+        command("host", "bank", "--recover"),
+        command("collaborator", "shop", "--recover"),
+        command("collaborator", "shop", "--recover", out=False),
+        command("collaborator", "shop"),
+        HETEROFED_PSI_PROTOCOL="ecdh",
+    )
+
+    assert [each.returncode for each in again] == [0, 0, 0, 1], again
+    told = f"task {task_id} was completed before; the shared ids are in {tmp_path}/"
+    assert [each.stderr for each in again[:3]] == [
+        f"{told}bank-shared.txt\n",
+        f"{told}shop-shared.txt\n",
+        f"task {task_id} was completed before\n",
+    ]
+    assert f"task {task_id} is COMPLETED" in again[3].stderr
+    assert {key: (tmp_path / f"{key}-shared.txt").read_bytes() for key in before} == before
+    (tmp_path / "shop-shared.txt").unlink()  # nothing is there to be told of
+    (lost,) = all_at_once(command("collaborator", "shop", "--recover"), HETEROFED_PSI_PROTOCOL="ecdh")
+    assert lost.returncode == 1
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("victim", ["bank", "shop"])
+def test_a_party_that_is_killed_while_ids_are_matched_is_started_again_with_recover(
+    tmp_path: Path, victim: str
+) -> None:
+    task_id, roles = task_of("bank", "shop"), {"bank": "host", "shop": "collaborator"}
+    for first, key in enumerate(roles):
+        (tmp_path / f"{key}.txt").write_text("".join(f"{number}\n" for number in range(10 * first, 4000)))
+
+    def started(key: str, *more: str) -> subprocess.Popen[str]:
+        files = ["--ids", str(tmp_path / f"{key}.txt"), "--out", str(tmp_path / f"{key}-shared.txt")]
+        return subprocess.Popen(
+            [str(HETEROFED), "psi", roles[key], *files, *more, task_id],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "HETEROFED_PROGRESS": "plain",
+                "HETEROFED_PSI_PROTOCOL": "rsa",
+                "HETEROFED_REJOIN_TIMEOUT_S": "60",
+            },
+        )
+
+    processes = {key: started(key) for key in roles}
+    try:
+        told = processes[victim].stdout
+        assert told is not None
+        assert any("matching " in line and ("4000" in line or "3990" in line) for line in told)
+        processes[victim].kill()
+        assert processes[victim].wait() == -9
+        for stream in (processes[victim].stdout, processes[victim].stderr):
+            if stream is not None:
+                stream.close()
+        processes[victim] = started(victim, "--recover")
+        for key, process in processes.items():
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+            assert (tmp_path / f"{key}-shared.txt").read_text().count("\n") == 3990
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    assert open_directory(Settings.from_env()).find(task_id).status is TaskStatus.COMPLETED

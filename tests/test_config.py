@@ -13,10 +13,13 @@ from heterofed.errors import ConfigError
 EXAMPLES: dict[str, tuple[str, object]] = {
     "home": ("/tmp/parties", Path("/tmp/parties")),
     "bind": ("0.0.0.0:7000", "0.0.0.0:7000"),
+    "advertise": ("host.example:7000", "host.example:7000"),
     "gather_timeout_s": ("1.5", 1.5),
-    "link_grace_s": ("0", 0.0),
+    "rejoin_timeout_s": ("0", 0.0),
     "notice_every_s": ("30", 30.0),
     "max_message_bytes": ("1048576", 1048576),
+    "check_finite": ("no", False),
+    "psi_max_ids": ("1000", 1000),
     "psi_key_bits": ("3072", 3072),
     "psi_protocol": ("ecdh", "ecdh"),
     "psi_pairwise": ("yes", True),
@@ -37,10 +40,13 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert Settings() == Settings(
         home=Path.home() / ".heterofed",
         bind="127.0.0.1:0",
+        advertise="",
         gather_timeout_s=600.0,
-        link_grace_s=10.0,
+        rejoin_timeout_s=300.0,
         notice_every_s=5.0,
         max_message_bytes=2**30,
+        check_finite=True,
+        psi_max_ids=100_000_000,
         psi_key_bits=2048,
         psi_protocol="rsa",
         psi_pairwise=False,
@@ -72,9 +78,9 @@ def test_every_setting_can_be_changed_by_its_variable_alone(name: str) -> None:
 
 
 def test_the_variables_of_the_process_are_read_where_no_others_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HETEROFED_LINK_GRACE_S", "7")
+    monkeypatch.setenv("HETEROFED_REJOIN_TIMEOUT_S", "7")
 
-    assert Settings.from_env().link_grace_s == 7.0
+    assert Settings.from_env().rejoin_timeout_s == 7.0
 
 
 def test_an_empty_variable_is_as_none_at_all() -> None:
@@ -89,7 +95,7 @@ def test_other_variables_are_left_alone() -> None:
     ("variable", "text", "problem"),
     [
         ("GATHER_TIMEOUT_S", "soon", "HETEROFED_GATHER_TIMEOUT_S is 'soon'; expected a value like 600.0."),
-        ("LINK_GRACE_S", "10s", "HETEROFED_LINK_GRACE_S is '10s'; expected a value like 10.0."),
+        ("REJOIN_TIMEOUT_S", "10s", "HETEROFED_REJOIN_TIMEOUT_S is '10s'; expected a value like 300.0."),
         ("MAX_MESSAGE_BYTES", "1e9", "HETEROFED_MAX_MESSAGE_BYTES is '1e9'; expected a value like 1073741824."),
         ("PSI_KEY_BITS", "2048.0", "HETEROFED_PSI_KEY_BITS is '2048.0'; expected a value like 2048."),
     ],
@@ -101,7 +107,7 @@ def test_a_variable_of_the_wrong_form_is_named(variable: str, text: str, problem
     assert str(caught.value) == problem
 
 
-@pytest.mark.parametrize("name", ["gather_timeout_s", "link_grace_s", "notice_every_s"])
+@pytest.mark.parametrize("name", ["gather_timeout_s", "rejoin_timeout_s", "notice_every_s"])
 def test_less_than_nothing_is_refused_by_either_door(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} is -1; expected 0 or more\."):
         Settings(**{name: -1})  # type: ignore[arg-type]  # one of the numbers
@@ -113,6 +119,7 @@ def test_less_than_nothing_is_refused_by_either_door(name: str) -> None:
     ("name", "value", "expected"),
     [
         ("max_message_bytes", 1000, "1048576 or more"),
+        ("psi_max_ids", 0, "1 or more"),
         ("psi_key_bits", 1024, "a multiple of 8 from 2048 to 8192"),
         ("psi_key_bits", 2049, "a multiple of 8 from 2048 to 8192"),
     ],
@@ -122,14 +129,14 @@ def test_a_size_that_cannot_work_is_refused(name: str, value: int, expected: str
         Settings(**{name: value})  # type: ignore[arg-type]  # one of the numbers
 
 
-@pytest.mark.parametrize("name", ["gather_timeout_s", "link_grace_s", "notice_every_s"])
+@pytest.mark.parametrize("name", ["gather_timeout_s", "rejoin_timeout_s", "notice_every_s"])
 def test_a_time_that_is_no_number_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} is nan; expected 0 or more\."):
         Settings.from_env({f"HETEROFED_{name.upper()}": "nan"})
 
 
 def test_0_is_a_time() -> None:
-    assert Settings(gather_timeout_s=0, link_grace_s=0, notice_every_s=0).link_grace_s == 0
+    assert Settings(gather_timeout_s=0, rejoin_timeout_s=0, notice_every_s=0).rejoin_timeout_s == 0
 
 
 @pytest.mark.parametrize("form", PROGRESS_FORMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import os
@@ -25,18 +26,22 @@ from heterofed import (
     CollaboratorScheduler,
     HeterofedError,
     HostScheduler,
+    OutputError,
     Settings,
     TaskFailed,
     run_locally,
 )
 from heterofed.cli import app
-from heterofed.frames.codec import Codec
+from heterofed.files import refused
+from heterofed.frames.codec import MAX_PLAIN_BYTES, Codec
 from heterofed.frames.messages import AnyMessage, BatchesEnd, CloseRound
 from heterofed.protocol.phases import Role, diagram
 from heterofed.protocol.session import Session
+from heterofed.scheduler.standing import Standing, unfit
 from heterofed.tasks import open_directory
 from heterofed.training.hooks.base import POINTS
 from heterofed.training.triggers import ALL_TRIGGERS
+from heterofed.wire.headers import HEADER_BYTES, Kind
 from heterofed.wire.parts import frame_sizes
 from tests.own_batches import OwnCollaborator, OwnHost
 from tests.tiny import Collaborator, Host
@@ -256,6 +261,14 @@ def test_every_message_is_in_the_table_with_its_direction() -> None:
     assert shown == {kind.__name__: (kind.__doc__ or "").split(":")[0].lower() for kind in get_args(AnyMessage)}
 
 
+def test_every_kind_of_the_numbered_layer_is_in_its_table_and_the_sizes_are_those_of_the_code() -> None:
+    text = text_of("docs/protocol.md")
+
+    assert [cells[0] for cells in rows_of_table("docs/protocol.md", "[A-Z]+")] == [kind.name for kind in Kind]
+    assert f"a header of {HEADER_BYTES} bytes" in text
+    assert f"without one, {MAX_PLAIN_BYTES >> 20} MiB" in text
+
+
 def test_every_error_has_its_section_and_no_example_is_of_another() -> None:
     classes = [
         name
@@ -300,6 +313,16 @@ def test_every_argument_of_a_scheduler_is_in_a_table_with_its_default() -> None:
     for name, default in expected.items():
         if default not in (None, inspect.Parameter.empty):
             assert shown[name] == str(default), name
+
+
+def test_the_page_on_recovery_has_the_defaults_of_its_settings() -> None:
+    shown = {cells[0].strip("`"): cells[2] for cells in rows_of_table("docs/recovery.md", r"`[a-z_]+`")}
+    arguments = inspect.signature(HostScheduler).parameters
+
+    assert shown == {
+        "rejoin_timeout": f"{Settings().rejoin_timeout_s:g}",
+        **{name: str(arguments[name].default) for name in ("checkpoint_every", "checkpoint_every_s", "max_to_keep")},
+    }
 
 
 def test_every_trigger_is_in_the_table_with_its_method() -> None:
@@ -389,6 +412,29 @@ def test_the_examples_of_errors_are_what_users_see(case: str) -> None:
         shown = shown.replace("c1, while gathering the parties: ", "").replace("5 b", "2147483648 b")
         shown = shown.replace("most 4.", "most 1073741824.")
     assert shown in text_of("docs/errors.md").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "place"),
+    [
+        (errno.EACCES, "/data/out", ("host", "gathering the parties")),
+        (errno.ENOSPC, "/data/out/checkpoints/model_0000041/model.pt", ("c1", "closing a round")),
+    ],
+)
+def test_the_examples_of_disks_that_refuse_are_what_users_see(number: int, path: str, place: tuple[str, str]) -> None:
+    with pytest.raises(OutputError) as caught, refused(Path(path)):
+        raise OSError(number, os.strerror(number))
+
+    party, phase = place
+    assert f"OutputError: {caught.value.located(party=party, phase=phase)}" in text_of("docs/errors.md").splitlines()
+
+
+@pytest.mark.parametrize("page", ["docs/errors.md", "docs/recovery.md"])
+def test_the_example_of_a_party_that_is_turned_away_is_what_its_user_sees(page: str) -> None:
+    why = unfit(Standing(recover=True, run=bytes.fromhex("7f489f") + bytes(13), points=(8, 9)), Standing())
+
+    shown = f"PeerRefused: host, while waiting for all parties: turned this party away: {why}."
+    assert shown in text_of(page).splitlines()
 
 
 # --- links --------------------------------------------------------------------------------------------------------

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
+import torch
 
 from heterofed.errors import OutputError
-from heterofed.files import folder_whole, make_folder, refused, write_whole
+from heterofed.files import folder_whole, make_folder, refused, settle, sweep, write_synced, write_whole
+from tests.chaos.smalldisk import CannotMount, Disk, listening, small_disk
 
 
 @pytest.fixture
@@ -23,6 +30,16 @@ def below_a_file(tmp_path: Path) -> Path:
     """A place where nothing can be written, not even by root."""
     (tmp_path / "file").write_bytes(b"in the way")
     return tmp_path / "file" / "below"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A file system of 1 MB."""
+    try:
+        with small_disk(tmp_path / "disk") as disk:
+            yield disk
+    except CannotMount as error:
+        pytest.skip(str(error))
 
 
 def names(folder: Path) -> list[str]:
@@ -42,7 +59,7 @@ def half(error: Exception) -> object:
 def text_of(error: OutputError, path: Path) -> str:
     return (
         f"cannot write {path}: {error.what.rsplit(': ', 1)[1]}; expected a folder that this user may write to, with "
-        "space left. Name another folder, or make room if the disk is full; what was there before is untouched."
+        "space left. Name another folder, or make room if the disk is full. What was there before is untouched."
     )
 
 
@@ -252,3 +269,176 @@ def test_the_reason_of_an_output_error_is_kept(tmp_path: Path) -> None:
         raise reason
 
     assert caught.value.__cause__ is reason
+
+
+FULL = "Free some space there and start again: a task goes on where it was if every party is launched with recover=True"
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, f"No space left on device; expected room on that disk. {FULL}."),
+        (errno.EDQUOT, f"Disk quota exceeded; expected room on that disk. {FULL}."),
+        (errno.EROFS, "Read-only file system; expected a folder that this user may write to. Let this user write"),
+        (errno.EACCES, "Permission denied; expected a folder that this user may write to. Let this user write there"),
+        (errno.EIO, "Input/output error; expected a disk that takes it. See what the system's log says of that disk"),
+        (errno.ENAMETOOLONG, "File name too long; expected a folder that this user may write to, with space left."),
+        (None, "a driver's own words; expected a folder that this user may write to, with space left."),
+    ],
+)
+def test_a_refusal_says_what_to_do_about_its_reason(tmp_path: Path, number: int | None, says: str) -> None:
+    error = OSError("a driver's own words") if number is None else OSError(number, os.strerror(number))
+    with pytest.raises(OutputError) as caught, refused(tmp_path / "model.pt"):
+        raise error
+
+    assert f"cannot write {tmp_path / 'model.pt'}: {says}" in str(caught.value)
+    assert str(caught.value).endswith(". What was there before is untouched.")
+
+
+# --- a disk that fails at each step -----------------------------------------------------------------------------------
+
+
+def write_a_file(path: Path) -> None:
+    write_whole(path, lambda file: file.write(b"new"))
+
+
+def write_a_folder(path: Path) -> None:
+    with folder_whole(path) as part:
+        for name in ("a", "b"):
+            write_synced(part / name, lambda file: file.write(b"new"), named=path / name)
+
+
+def content(path: Path) -> list[bytes]:
+    """Return what is in a file, or in the files of a folder."""
+    if path.is_dir():
+        return [(path / name).read_bytes() for name in names(path)]
+    return [path.read_bytes()] if path.exists() else []
+
+
+@pytest.mark.parametrize("kind", ["read-only", "one error"])
+@pytest.mark.parametrize("old", [False, True], ids=["no earlier one", "an earlier one"])
+@pytest.mark.parametrize("write", [write_a_file, write_a_folder])
+def test_a_disk_that_fails_at_any_step_leaves_one_that_is_whole_and_is_named(
+    out: Path, write: Callable[[Path], None], old: bool, kind: Any
+) -> None:
+    path = out / "model"
+    steps = outcomes = 0
+    with listening(out) as disk:
+        while True:
+            if old:
+                write(path)
+                for each in [path] if path.is_file() else path.iterdir():
+                    each.write_bytes(b"old")
+            before = content(path)
+            disk.watch(steps, kind)
+            try:
+                write(path)
+            except OutputError as error:
+                assert f"cannot write {path}" in str(error)
+                assert ".part" not in str(error)
+                outcomes += 1
+            broke = disk.broke
+            disk.mend()
+            if not broke:
+                break
+            left = [out / each for each in names(out) if each != "model"]
+            # A folder that was set aside when the disk failed keeps that name; `Checkpointer` finds it there.
+            there = path if path.exists() or not before else next(each for each in left if each.suffix == ".old")
+            # Only where the disk failed to confirm the new name, or to remove the old one, the new one is there.
+            assert content(there) in (before, [b"new"], [b"new", b"new"])
+            assert kind == "read-only" or all(each.suffix == ".old" for each in left)
+            shutil.rmtree(out)
+            out.mkdir()
+            steps += 1
+
+    assert outcomes >= (3 if write is write_a_file else 6)
+
+
+def test_what_is_told_is_why_it_could_not_be_written_and_not_why_the_rest_could_not_be_removed(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_whole(out / "model.pt", half(OSError(28, "No space left on device")))  # type: ignore[arg-type]  # a writer
+
+
+def test_what_a_killed_process_left_unfinished_is_swept_and_nothing_else_is(out: Path) -> None:
+    for name in (".scores.csv.0123abcd.part", ".model.zip.89abcdef.part"):
+        (out / name).write_bytes(b"half")
+    (out / ".model.0123abcd.part").mkdir()
+    kept = [".in-use.lock", ".notes.part", ".part", "scores.csv", ".scores.csv.0123ABCD.part"]
+    for name in kept:
+        (out / name).write_bytes(b"mine")
+
+    sweep(out)
+
+    assert names(out) == sorted([*kept, ".model.0123abcd.part"])
+
+
+def test_a_disk_that_fails_to_sync_a_folder_is_told_and_a_system_that_cannot_do_it_is_not(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(number: int) -> Callable[[int], None]:
+        def sync(_: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return sync
+
+    monkeypatch.setattr(os, "fsync", fail(errno.EINVAL))
+    settle(out)
+    monkeypatch.setattr(os, "fsync", fail(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        settle(out)
+
+
+# --- a disk that is really full ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_on_a_full_disk_is_refused_before_anything_is_written_to_it(disk: Disk) -> None:
+    disk.fill()
+
+    with pytest.raises(OutputError, match="No space left on device"):
+        make_folder(disk.folder / "out")
+
+    assert [each for each in names(disk.folder) if not each.startswith(".filler")] == ["out"]
+    disk.mend()
+    make_folder(disk.folder / "out")
+
+
+def rows(file: BinaryIO) -> None:
+    file.write(b"x" * 30_000)
+
+
+def tensors(file: BinaryIO) -> None:
+    torch.save({"weight": torch.zeros(5000)}, file)
+
+
+def archive(file: BinaryIO) -> None:
+    with zipfile.ZipFile(file, "w") as members:
+        members.writestr("a.csv", bytes(15_000))
+        members.writestr("b.csv", bytes(15_000))
+
+
+@pytest.mark.parametrize("write", [rows, tensors, archive])
+def test_a_file_that_the_disk_has_no_room_for_is_refused_whatever_room_there_is(
+    disk: Disk, write: Callable[[BinaryIO], None]
+) -> None:
+    path = disk.folder / "model.pt"
+    path.write_bytes(b"old")
+    refusals = 0
+    for free in range(20):
+        disk.fill(free)
+        try:
+            write_whole(path, write)
+        except OutputError as error:
+            refusals += 1
+            assert f"cannot write {path}: No space left on device; expected room" in str(error)
+            assert path.read_bytes() == b"old"
+        assert [each for each in names(disk.folder) if not each.startswith(".filler")] == ["model.pt"]
+        disk.mend()
+
+    assert refusals in range(5, 12)
+    assert path.stat().st_size > 15_000

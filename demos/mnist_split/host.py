@@ -31,6 +31,9 @@ from demos.mnist_split.options import check_digits, read_options, rows_of, split
 from demos.mnist_split.unsplit import INFER_SEED
 from heterofed import HostScheduler, logger, register_metrics
 
+CHECKPOINT_EVERY = 500
+"""Batches between two checkpoints within a round: what a party that is killed has to do again at most."""
+
 
 class DemoHost(HostScheduler):
     """Holds stripe 0 of every picture and all labels."""
@@ -111,6 +114,7 @@ def main() -> None:
         max_rounds=options.rounds,
         log_rounds=1,
         best_metric="test_results/accuracy",
+        checkpoint_every=CHECKPOINT_EVERY,
         batch_size=options.batch_size,
         out_dir=options.out,
     )

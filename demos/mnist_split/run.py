@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ DEFAULT_TRAIN, DEFAULT_TEST = 10_000, 2_000
 STOP_S = 10.0
 """How long a party may take to end by itself once another has failed or the user has pressed Ctrl-C."""
 
+MOST_STARTS = 4
+"""How often a party is started, the first time and after it was killed."""
+
 PLAIN_EVERY_S = 2.0
 """How often --plain shows a party's progress."""
 
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         console.print(
-            "interrupted; every party has stopped. The same command with --recover goes on after the last round"
+            "interrupted; every party has stopped. The same command with --recover goes on where all of them were"
         )
         return 130
 
@@ -99,11 +102,15 @@ def _run(given: argparse.Namespace, console: Console) -> int:
     task = open_directory(Settings.from_env()).store.create("split-mnist", keys)
     console.print(f"task {task.id}: {', '.join(keys)}, a process each, over encrypted TCP")
     began = time.monotonic()
-    parties = [_start(given, digits, task.id, part, key) for part, key in enumerate(keys)]
+    parties = {key: _start(given, digits, task.id, part, key) for part, key in enumerate(keys)}
+
+    def start_again(key: str) -> None:
+        parties[key] = _start(given, digits, task.id, keys.index(key), key, recover=True)
+
     try:
-        codes = _watch(parties, console, plain=given.plain or not console.is_terminal)
+        codes = _watch(parties, start_again, console, plain=given.plain or not console.is_terminal)
     finally:
-        _stop(parties)
+        _stop(list(parties.values()))
     if any(codes.values()):
         failed = ", ".join(f"{key} ({code})" for key, code in codes.items() if code)
         console.print(f"the task failed; exit codes: {failed}. The messages above say why.")
@@ -127,6 +134,8 @@ class _Party:
     def __init__(self, key: str, process: subprocess.Popen[str], lines: queue.Queue[tuple[str, str | None]]) -> None:
         self.key = key
         self.process = process
+        self.starts = 1
+        """How often it was started."""
         self._lines = lines
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -140,7 +149,9 @@ class _Party:
 _LINES: queue.Queue[tuple[str, str | None]] = queue.Queue()
 
 
-def _start(given: argparse.Namespace, digits: Digits, task_id: str, part: int, key: str) -> _Party:
+def _start(
+    given: argparse.Namespace, digits: Digits, task_id: str, part: int, key: str, *, recover: bool = False
+) -> _Party:
     script = HERE / ("collaborator.py" if part else "host.py")
     command = [sys.executable, str(script), "--task-id", task_id, "--feature-key", key, "--out", str(given.out / key)]
     command += ["--parties", str(given.parties), "--seed", str(given.seed), "--threads", str(given.threads)]
@@ -151,7 +162,7 @@ def _start(given: argparse.Namespace, digits: Digits, task_id: str, part: int, k
         command += ["--rounds", str(given.rounds), "--batch-size", str(given.batch_size)]
     if not given.dropout:
         command.append("--no-dropout")
-    if given.recover:
+    if given.recover or recover:
         command.append("--recover")
     own = {"HETEROFED_PLUGINS": given.plugin, "HETEROFED_HOOKS": given.hook}
     process = subprocess.Popen(  # noqa: S603 - our own scripts, run by the interpreter that runs this one
@@ -169,10 +180,15 @@ def _start(given: argparse.Namespace, digits: Digits, task_id: str, part: int, k
     return _Party(key, process, _LINES)
 
 
-def _watch(parties: Sequence[_Party], console: Console, *, plain: bool) -> dict[str, int]:
-    """Show what the parties say until all have ended; return their exit codes."""
-    shown = _Plain(console) if plain else _Table(console, [party.key for party in parties])
-    speaking = {party.key for party in parties}
+def _watch(
+    parties: Mapping[str, _Party], start_again: Callable[[str], None], console: Console, *, plain: bool
+) -> dict[str, int]:
+    """Show what the parties say until all have ended; return their exit codes.
+
+    A party that was killed, not one that failed, is started again: the others wait for it.
+    """
+    shown = _Plain(console) if plain else _Table(console, list(parties))
+    speaking = set(parties)
     deadline: float | None = None
     with shown:
         while speaking:
@@ -181,15 +197,28 @@ def _watch(parties: Sequence[_Party], console: Console, *, plain: bool) -> dict[
             except queue.Empty:
                 line, key = "", ""
             if line is None:
+                _code(parties[key])  # it says no more: it has ended, or is about to
+            if line is None and _was_killed(parties[key]):
+                starts = parties[key].starts + 1
+                start_again(key)
+                parties[key].starts = starts
+                shown.take(key, "was killed; started again with --recover")
+            elif line is None:
                 speaking.discard(key)
             elif line:
                 shown.take(key, line)
-            failed = any(party.process.poll() not in (None, 0) for party in parties)
+            failed = any(each.process.poll() not in (None, 0) and not _was_killed(each) for each in parties.values())
             if failed and deadline is None:
                 deadline = time.monotonic() + STOP_S
             if deadline is not None and time.monotonic() > deadline:
                 break
-    return {party.key: _code(party) for party in parties}
+    return {key: _code(party) for key, party in parties.items()}
+
+
+def _was_killed(party: _Party) -> bool:
+    """Whether a signal has ended a party, and it may be started again."""
+    code = party.process.poll()
+    return code is not None and code < 0 and party.starts < MOST_STARTS
 
 
 def _code(party: _Party) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,9 +60,11 @@ class EmbeddingForm:
     Args:
         party: feature key, for the text of errors.
         source: where the embeddings come from, for the text of errors.
+        finite: whether NaN and infinite numbers are refused.
     """
 
-    def __init__(self, party: str, source: str) -> None:
+    def __init__(self, party: str, source: str, *, finite: bool = True) -> None:
+        self._finite = finite
         self._party = party
         self._source = source
         self._dtype: torch.dtype | None = None
@@ -89,7 +92,7 @@ class EmbeddingForm:
                 f"gave {value.dtype} of shape {tuple(value.shape)}",
                 f"{self._dtype} of shape (rows, {', '.join(map(str, self._width))}) as in its first batch",
             )
-        if not value.detach().isfinite().all():
+        if self._finite and not value.detach().isfinite().all():
             raise TrainingDiverged(
                 f"{self._source} gave NaN or infinite numbers",
                 party=self._party,
@@ -203,6 +206,7 @@ class PlannedBatches:
         with_labels: True at the host, where `load_batch` returns (inputs, labels).
         form: checks the embeddings.
         guard: frames every call of the user's code.
+        first: the first batch to give, from 0; those before it are not loaded.
     """
 
     method = "load_batch"
@@ -216,7 +220,9 @@ class PlannedBatches:
         with_labels: bool,
         form: EmbeddingForm,
         guard: Guard,
+        first: int = 0,
     ) -> None:
+        self._first = first
         self._order = order
         self._load = load
         self._model = model
@@ -232,7 +238,7 @@ class PlannedBatches:
 
     def pending(self) -> Iterator[PendingBatch]:
         """Yield the batches of the order, loaded; the feature model runs when one is called."""
-        self._queue = iter(self._order)
+        self._queue = islice(self._order, self._first, None)
         self._next = None
         self._in_use = (None, None)
         while True:

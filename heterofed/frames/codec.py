@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from heterofed.errors import FrameError, LocalProtocolError
-from heterofed.frames.messages import PROTOCOL_VERSION, AnyMessage, Blob
+from heterofed.frames.messages import PROTOCOL_VERSION, AnyMessage, Blob, Embedding, Gradient, Message
 
 Frame = bytes | bytearray | memoryview
 
@@ -25,12 +25,19 @@ MAX_HEADER_BYTES = 1 << 16
 MAX_FRAMES = 4
 """A header and at most one blob today; room for messages with a few."""
 
+MAX_PLAIN_BYTES = 1 << 20
+"""Largest message without a tensor. A part of the intersection takes up to half of it (512 elements of 8192 bits)."""
+
+WITH_TENSORS: tuple[type[Message], ...] = (Embedding, Gradient)
+"""The messages that may be as large as the user's batches make them."""
+
 
 class Codec:
     """Turns messages into frames and back. One per link end; not for two threads at once.
 
     Args:
-        max_bytes: largest message accepted or produced, in bytes of all its frames.
+        max_bytes: largest message with a tensor accepted or produced, in bytes of all its frames; of the others the
+            largest has `MAX_PLAIN_BYTES`, or `max_bytes` where that is less.
     """
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
@@ -47,7 +54,7 @@ class Codec:
         """Return the header and the blobs of a message; the blobs are not copied.
 
         Raises:
-            FrameError: the message is larger than `max_bytes`.
+            FrameError: the message is larger than one of its kind may be.
             LocalProtocolError: a field holds what no message can carry (a bug on this side).
         """
         self._outgoing = []
@@ -61,7 +68,7 @@ class Codec:
         finally:
             blobs, self._outgoing = self._outgoing, []  # keep no tensor alive until the next message
         frames: list[Frame] = [header, *blobs]
-        self._check_size(frames)
+        self._check_size(frames, self._limit_of(message))
         return frames
 
     def decode(self, frames: Sequence[Frame]) -> AnyMessage:
@@ -74,7 +81,7 @@ class Codec:
             raise FrameError(f"sent {len(frames)} frames", expected=f"1 to {MAX_FRAMES}")
         if _size(frames[0]) > MAX_HEADER_BYTES:
             raise FrameError(f"sent a header of {_size(frames[0])} bytes", expected=f"at most {MAX_HEADER_BYTES}")
-        self._check_size(frames)
+        self._check_size(frames, self.max_bytes)
         self._incoming = frames
         self._taken = 0
         try:
@@ -89,16 +96,27 @@ class Codec:
             self._incoming = ()
         if self._taken != len(frames) - 1:
             raise FrameError(f"sent {len(frames) - 1} blobs", expected=f"{self._taken}, as its header says")
+        self._check_size(frames, self._limit_of(message))  # no blob was looked into yet
         return message
 
-    def _check_size(self, frames: Sequence[Frame]) -> None:
+    def _limit_of(self, message: AnyMessage) -> int:
+        return self.max_bytes if isinstance(message, WITH_TENSORS) else min(self.max_bytes, MAX_PLAIN_BYTES)
+
+    def _check_size(self, frames: Sequence[Frame], limit: int) -> None:
         total = size_of(frames)
-        if total > self.max_bytes:
+        if total <= limit:
+            return
+        if limit < self.max_bytes:
             raise FrameError(
-                f"a message of {total} bytes",
-                expected=f"at most {self.max_bytes}",
-                advice="Use smaller batches, or raise HETEROFED_MAX_MESSAGE_BYTES at every party.",
+                f"a message of {total} bytes without a tensor",
+                expected=f"at most {limit}",
+                advice="Check that all parties run the same version of heterofed.",
             )
+        raise FrameError(
+            f"a message of {total} bytes",
+            expected=f"at most {limit}",
+            advice="Use smaller batches, or raise HETEROFED_MAX_MESSAGE_BYTES at every party.",
+        )
 
     def _put_blob(self, value: Any) -> int:
         if not isinstance(value, Blob):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Both ends of a link must speak the same version."""
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
@@ -21,6 +21,11 @@ Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
 Token: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Public: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Digest: TypeAlias = Annotated[bytes, Meta(max_length=32)]
+Run: TypeAlias = Annotated[bytes, Meta(max_length=16)]
+
+
+MOST_PARTIES = 1000
+"""More than any task has; a bound on what a header can make us make."""
 
 
 class Blob:
@@ -94,7 +99,7 @@ class Matching(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
 
 
 class CheckIn(Message, frozen=True):
-    """Collaborator → host: I am here for this task. Repeated with a new nonce after a restart, until Welcome."""
+    """Collaborator → host: I am here for this task. Said again, with a new nonce, when a party was started again."""
 
     protocol: int
     task_id: Key
@@ -105,6 +110,12 @@ class CheckIn(Message, frozen=True):
     own_batches: bool
     """True: my code chooses the batches (`iterate_*`); False: I follow the host's plan (`load_batch`)."""
     matching: Matching
+    recover: bool
+    """True: I go on from a checkpoint if I have one."""
+    run: Run
+    """The run whose shared ids I still know, named by the session in which they were matched; empty: none."""
+    points: Annotated[tuple[Count, ...], Meta(max_length=64)]
+    """After how many batches of that run I can go on; 0 is its start."""
 
 
 class Welcome(Message, frozen=True):
@@ -113,12 +124,16 @@ class Welcome(Message, frozen=True):
     nonce: Token
     session: Token
     """Random; keys the digests of this session."""
-    parties: tuple[Key, ...]
+    parties: Annotated[tuple[Key, ...], Meta(max_length=MOST_PARTIES)]
     """Feature keys of all parties, host first."""
     max_rounds: Count
     """0: until the host says so."""
-    calculation_timeout_s: Annotated[float, Meta(ge=0)]
+    calculation_timeout_s: Annotated[float, Meta(ge=0, le=1e9)]
     """How long any one step of a party may take, in seconds; 0: no limit."""
+    matched: bool
+    """True: every party still knows the shared ids of one run, so they are not matched again."""
+    resume: Count
+    """All parties go on after so many batches; 0: from the start."""
 
 
 class PsiPart(Message, frozen=True):
@@ -136,7 +151,7 @@ class PairingKey(Message, frozen=True):
 class PairingKeys(Message, frozen=True):
     """Host → collaborator: the public keys of all collaborators, in the order of `Welcome.parties` without the host."""
 
-    publics: tuple[Public, ...]
+    publics: Annotated[tuple[Public, ...], Meta(max_length=MOST_PARTIES)]
 
 
 class StillMatching(Message, frozen=True):
@@ -170,6 +185,10 @@ class BatchPlan(Message, frozen=True):
     """True: only some parties' models move in this round."""
     learns: bool
     """Whether the model of the party that this is sent to moves, if it is trainable at all."""
+    first: Count
+    """The first batch to exchange; more than 0 where the parties go on in the middle of a round."""
+    keep: bool
+    """True: keep a checkpoint after the first batch."""
 
 
 class RoundReady(Message, frozen=True):
@@ -202,6 +221,8 @@ class Gradient(Message, frozen=True):
     batch: Count
     loss: float | None
     """The host's mean loss of this round so far, for your progress bar; None: not shared or not known yet."""
+    keep: bool
+    """True: keep a checkpoint after the next batch."""
     values: RawTensor
 
 
@@ -212,6 +233,8 @@ class Proceed(Message, frozen=True):
     batch: Count
     loss: float | None
     """As in Gradient; None in a test."""
+    keep: bool
+    """As in Gradient; False in a test."""
 
 
 class BatchesEnd(Message, frozen=True):
@@ -250,9 +273,19 @@ class CompleteTask(Message, frozen=True):
 
 
 class Completed(Message, frozen=True):
-    """Collaborator → host: my model is written. The last message of a session."""
+    """Collaborator → host: my model is written."""
 
     rounds: Count
+
+
+class Dismissed(Message, frozen=True):
+    """Host → collaborator: every party has what it needs, nobody will ask you again. The last message of a session."""
+
+
+class Paused(Message, frozen=True):
+    """Host → collaborator: one of the parties is away and we wait for it. Repeated until it is back; moves nothing."""
+
+    party: Key
 
 
 class Abort(Message, frozen=True):
@@ -285,5 +318,7 @@ AnyMessage: TypeAlias = (
     | RoundClosed
     | CompleteTask
     | Completed
+    | Dismissed
+    | Paused
     | Abort
 )

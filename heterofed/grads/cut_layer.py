@@ -22,9 +22,13 @@ class CutLayer:
         leave: called with (feature key, gradient) once for each trainable party and batch. The gradient has the
             shape, dtype and device of the embedding.
         warn: called with one line when a party's embedding was not used; once per party.
+        check_finite: whether a gradient that is NaN or infinite is refused.
     """
 
-    def __init__(self, leave: Callable[[str, Tensor], None], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, leave: Callable[[str, Tensor], None], warn: Callable[[str], None], *, check_finite: bool = True
+    ) -> None:
+        self._check_finite = check_finite
         self._leave = leave
         self._warn = warn
         self._leaves: dict[str, Tensor] = {}
@@ -101,7 +105,7 @@ class CutLayer:
                     expected="one backward() for each batch",
                     advice="Add the losses up and call backward() once: the first gradient has left already.",
                 )
-            if not torch.isfinite(gradient).all():
+            if self._check_finite and not torch.isfinite(gradient).all():
                 raise TrainingDiverged(
                     f"the gradient for {key} is NaN or infinite",
                     expected="finite numbers",

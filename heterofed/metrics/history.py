@@ -21,7 +21,7 @@ class HistoryBuffer:
 
     __slots__ = ("_count", "_head", "_iterations", "_max_length", "_total", "_values")
 
-    def __init__(self, max_length: int = 1_000_000) -> None:
+    def __init__(self, max_length: int = 10_000) -> None:
         if max_length < 1:
             raise ConfigError(f"a history of {max_length} values", expected="a max_length of 1 or more")
         self._max_length = max_length

@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
@@ -198,8 +199,9 @@ class JsonProgress(Progress):
         self._write(kind="matching", party=self.now.party, done=done, total=total, per_s=per_s, left_s=left_s)
 
     def _write(self, **fields: Any) -> None:
-        self._stream.write(json.dumps(fields) + "\n")
-        self._stream.flush()
+        with suppress(OSError):  # a full disk, or a reader that has gone, is no reason to stop training
+            self._stream.write(json.dumps(fields) + "\n")
+            self._stream.flush()
 
 
 class BarProgress(Progress):
@@ -288,11 +290,19 @@ class _JsonLines(logging.Formatter):
         return json.dumps({"kind": "log", "level": record.levelname.lower(), "text": record.getMessage()})
 
 
+class _Output(logging.StreamHandler[TextIO]):
+    """Says nothing more when what it writes to takes nothing more: a full disk, or a reader that has gone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def show_logs(form: str) -> None:
     """Let `heterofed`'s log lines reach the user, unless the program has set up logging itself."""
     if logger.handlers or logging.getLogger().handlers:
         return
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Output(sys.stdout)
     handler.setFormatter(_JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -134,8 +134,9 @@ class JSONWriter(EventWriter):
                     os.fsync(self._file.fileno())
         finally:
             if self._file is not None:
-                self._file.close()
-                self._file = None
+                file, self._file = self._file, None
+                with refused(self._path):
+                    file.close()
 
     def _collect(self, storage: EventStorage) -> None:
         if not self._begun:

@@ -17,11 +17,13 @@ from heterofed.frames.messages import (
     CloseRound,
     Completed,
     CompleteTask,
+    Dismissed,
     Embedding,
     Gradient,
     Message,
     PairingKey,
     PairingKeys,
+    Paused,
     Proceed,
     PsiPart,
     RoundClosed,
@@ -57,6 +59,7 @@ class Phase(Enum):
     TESTED = "ending a test"
     CLOSING_ROUND = "closing a round"
     COMPLETING = "completing the task"
+    LEAVING = "waiting until all parties are done"
     COMPLETED = "after completion"
     ABORTED = "after an abort"
 
@@ -73,7 +76,7 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
         (C, PsiPart): Phase.MATCHING,
         (H, StillMatching): Phase.MATCHING,
         (C, StillMatching): Phase.MATCHING,
-        (C, Split): Phase.ALIGNING,
+        (C, Split): Phase.ALIGNING,  # at once where the shared ids are known from before a restart
         (H, CompleteTask): Phase.COMPLETING,  # people who want only the intersection
     },
     Phase.ALIGNING: {(H, Split): Phase.READY},
@@ -86,11 +89,15 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
     Phase.AWAITING_PROCEED: {(H, Proceed): Phase.TESTING},
     Phase.TESTED: {(H, CloseRound): Phase.CLOSING_ROUND},
     Phase.CLOSING_ROUND: {(C, RoundClosed): Phase.READY},
-    Phase.COMPLETING: {(C, Completed): Phase.COMPLETED},
+    Phase.COMPLETING: {(C, Completed): Phase.LEAVING},
+    Phase.LEAVING: {(H, Dismissed): Phase.COMPLETED},
     Phase.COMPLETED: {},
     Phase.ABORTED: {},
 }
-"""phase -> (who says, what) -> the phase after it. `Abort` is legal for both in every phase but the last two."""
+"""phase -> (who says, what) -> the phase after it.
+
+In every phase but the last two `Abort` is legal for both, and `Paused`, which moves nothing, for the host.
+"""
 
 FINAL = frozenset({Phase.COMPLETED, Phase.ABORTED})
 """Nothing may be said after these."""
@@ -100,16 +107,21 @@ def next_phase(phase: Phase, sender: Role, message: type[Message]) -> Phase | No
     """Return the phase after this message, or None when this phase does not allow it from this sender."""
     if message is Abort:
         return None if phase in FINAL else Phase.ABORTED
+    if message is Paused:
+        return None if phase in FINAL or sender is not Role.HOST else phase
     return TRANSITIONS[phase].get((sender, message))
 
 
 def allowed(phase: Phase, sender: Role) -> list[str]:
-    """Return the names of the messages that this sender may say now, besides Abort."""
+    """Return the names of the messages that this sender may say now, besides Abort and Paused."""
     return [message.__name__ for role, message in TRANSITIONS[phase] if role is sender]
 
 
 def diagram() -> str:
-    """Return the table as a Mermaid state diagram; `Abort` is left out, it goes to ABORTED from everywhere."""
+    """Return the table as a Mermaid state diagram.
+
+    `Abort`, which goes to ABORTED from everywhere, and `Paused`, which goes nowhere, are left out.
+    """
     lines = ["stateDiagram-v2", "    [*] --> GATHERING"]
     for phase, row in TRANSITIONS.items():
         for (role, message), after in row.items():

@@ -104,7 +104,7 @@ class Session:
         match message:
             case BatchPlan():
                 # A session may begin with any round: that after the checkpoint from which the parties go on.
-                return (self.round + 1 if self.round else message.round), 0
+                return (self.round + 1 if self.round else message.round), message.first
             case StartTest():
                 return self.round, 0
             case Gradient() | Proceed():

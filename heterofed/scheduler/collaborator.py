@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
+from heterofed.errors import PeerRestarted
 from heterofed.frames.messages import Completed, Split, Welcome
 from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.collaborator_trainer import CollaboratorTrainer
 from heterofed.scheduler.gathering import check_in
 from heterofed.scheduler.launch import launch
+from heterofed.scheduler.leaving import await_dismissal
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import job_of, match_as_collaborator
 from heterofed.scheduler.seat import Seat, TaskResult
-from heterofed.scheduler.splitting import compare_splits, describe_split
-from heterofed.wire.transport import Transport
+from heterofed.scheduler.splitting import compare_splits
+from heterofed.scheduler.standing import Agreement, Standing
+from heterofed.scheduler.waits import longest
 
 
 class CollaboratorScheduler(Scheduler):
@@ -25,6 +29,7 @@ class CollaboratorScheduler(Scheduler):
 
     _host_key = ""
     _patience_s = 0.0
+    _collaborators: Sequence[str] = ()
     _rounds_in_all: int | None = None
 
     def launch_task(self, task_id: str, recover: bool = False) -> TaskResult:
@@ -32,8 +37,7 @@ class CollaboratorScheduler(Scheduler):
 
         Args:
             task_id: as `heterofed task create` printed it.
-            recover: go on after the round of this party's last checkpoint, if it has one. All parties have to begin
-                after the same round: give it to all of them, or to none.
+            recover: go on from the newest checkpoint that every party holds, if there is one.
 
         Raises:
             HeterofedError: the task cannot go on; the text says whose trouble it is and what to do. Every other
@@ -48,32 +52,39 @@ class CollaboratorScheduler(Scheduler):
 
     # --- the course of a task -----------------------------------------------------------------------------------------
 
-    def _run(self, seat: Seat) -> TaskResult:
-        ids = self._prepare()
+    @property
+    def _rounds(self) -> int | None:
+        return self._rounds_in_all
+
+    def _arrive(self, seat: Seat) -> None:
+        self._prepare()
+
+    def _gather(self, seat: Seat, standing: Standing) -> Agreement:
         seat.progress.phase("checking in")
-        link, welcome = check_in(seat, trainable=self.is_trainable, own_batches=self.own_batches, opened=self._opened)
+        link, welcome = check_in(
+            seat,
+            trainable=self.is_trainable,
+            own_batches=self.own_batches,
+            opened=self._opened,
+            link=self._party_link,
+            standing=standing,
+            timeout_s=longest(self.rejoin_timeout, self._patience_s) if self._met else None,
+            rejoin_timeout_s=self.rejoin_timeout,
+        )
         self._host_key = link.peers[0]
         self._session_key = welcome.session
+        self._collaborators = welcome.parties[1:]
         self._rounds_in_all = welcome.max_rounds or None
         self._patience_s = self._patience(welcome)
-        seat.progress.phase("matching ids")
-        job = job_of(seat, self._session_key, self.data_channel_timeout[1])
-        matched = match_as_collaborator(
-            link, ids, job, seat.progress, host=self._host_key, collaborators=welcome.parties[1:]
-        )
-        common = matched.ids or []
-        seat.progress.phase("comparing the splits")
-        self._split_ids(common)
-        self._agree_on_split(link)
-        seat.progress.say(f"{len(common)} ids are common to all parties")
-        self._train(self._rounds_in_all)
-        seat.progress.phase("completing the task")
-        result = self._write_outputs()
-        link.send(self._host_key, Completed(self.trainer.round), self._room_s)
-        return result
+        return Agreement(welcome.resume, welcome.matched)
 
-    def _opened(self, link: Link, transport: Transport) -> None:
-        self._party_link, self._party_transport = link, transport
+    def _end_session(self, restarted: PeerRestarted) -> None:
+        self._at_seat.progress.say(
+            f"{restarted.party} opens a new session; all parties go on from where all of them can"
+        )
+
+    def _opened(self, link: Link) -> None:
+        self._party_link = link
 
     def _patience(self, welcome: Welcome) -> float:
         """How long the host may be silent: three steps, and an answer's time.
@@ -84,10 +95,28 @@ class CollaboratorScheduler(Scheduler):
             return 0.0
         return 3 * welcome.calculation_timeout_s + self.schedule_timeout
 
-    def _agree_on_split(self, link: Link) -> None:
-        ours = describe_split(self.train_ids, self.test_ids, self._session_key)
-        link.send(self._host_key, ours, self._room_s)
-        _, theirs = link.expect(
+    def _match(self, seat: Seat) -> Sequence[str]:
+        job = job_of(seat, self._session_key, self.data_channel_timeout[1])
+        matched = match_as_collaborator(
+            self._linked,
+            self._local_ids,
+            job,
+            seat.progress,
+            host=self._host_key,
+            collaborators=self._collaborators,
+        )
+        return matched.ids or []
+
+    def _compare_splits(self, ours: Split) -> None:
+        self._linked.send(self._host_key, ours, self._room_s)
+        _, theirs = self._linked.expect(
             Split, from_=[self._host_key], waiting_for="digests of its split", timeout_s=self._patience_s
         )
         compare_splits(self._host_key, theirs, self.feature_key, ours)
+
+    def _complete(self, seat: Seat) -> TaskResult:
+        seat.progress.phase("completing the task")
+        result = self._write_outputs()
+        self._linked.send(self._host_key, Completed(self.trainer.round), self._room_s)
+        await_dismissal(self._linked, seat, self._patience_s)
+        return result

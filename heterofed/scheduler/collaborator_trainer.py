@@ -87,10 +87,7 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
                 f"begins round {order.round} where {party.feature_key} has completed {self.round}",
                 party=party._host_key,
                 expected=f"round {self.round + 1}",
-                advice=(
-                    "Launch all parties with recover=True or none. If one is ahead, remove its newest model_… folder "
-                    "in checkpoints/ first; it then goes on from the one before."
-                ),
+                advice="Launch all parties with recover=True.",
             )
         self._plan = order
         return False
@@ -103,6 +100,13 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
         ids = shuffled(party.train_ids, plan.seed) if plan.shuffle else party.train_ids
         self.order = RoundOrder(ids, plan.batch_size or len(ids), party._session_key)
         self.order.check(plan.digest, party._host_key, plan.round)
+        if plan.first != self.done_in_routine:
+            raise AlignmentError(
+                f"goes on with batch {plan.first} of round {plan.round}",
+                party=party._host_key,
+                expected=f"batch {self.done_in_routine}, where {party.feature_key} is",
+            )
+        self.keep_now = plan.keep
         self.learns = plan.learns
         self.max_iter = self.planned_iterations()
         party._linked.send(party._host_key, RoundReady(plan.round), party._room_s)
@@ -156,6 +160,7 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
             gradient = unpack(answer.values)
             self._check_gradient(ctx.embedding, gradient)
         ctx.gradient = CtxVar(gradient, LIFECYCLE.BATCH)
+        self.keep_next = answer.keep
         self.round_loss.show(answer.loss)
 
     def _hook_on_test_exchange(self, ctx: Context) -> None:
@@ -165,7 +170,8 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
         """Send the embedding of the batch at hand, load the next one's rows, and return the host's answer."""
         party, batch = self.party, ctx.cur_batch_i
         self._send(ctx, batch)
-        if self.source is not None:
+        if self.source is not None and not self.keep_now:
+            # Where a checkpoint follows, the next rows are not drawn before it: load_batch may use random numbers.
             self.source.prefetch()
         _, answer = party._linked.expect(
             kinds,
@@ -193,7 +199,7 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
                 party=self.party._host_key,
                 expected=f"{embedding.dtype} {tuple(embedding.shape)}, as the embedding",
             )
-        if not gradient.isfinite().all():
+        if self.party.settings.check_finite and not gradient.isfinite().all():
             raise TrainingDiverged(
                 "sent a gradient that is NaN or infinite",
                 party=self.party._host_key,

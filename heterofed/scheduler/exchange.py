@@ -12,7 +12,8 @@ from heterofed.features.alignment import same
 from heterofed.features.embedder import EmbeddingForm, LocalBatch
 from heterofed.frames.messages import AnyMessage, BatchesEnd, CheckIn, Embedding, Gradient, Proceed
 from heterofed.frames.tensors import pack, unpack
-from heterofed.scheduler.link import Deadline, Link
+from heterofed.scheduler.link import Link
+from heterofed.scheduler.waits import Deadline
 
 M = TypeVar("M", bound=AnyMessage)
 
@@ -25,10 +26,17 @@ class HostExchange:
         check_ins: what each collaborator said of itself.
         calculation_timeout_s: longest wait for an embedding, in seconds; 0: no limit.
         room_s: longest wait for room in a peer's queue, in seconds; 0: no limit.
+        check_finite: whether embeddings with NaN or infinite numbers are refused.
     """
 
     def __init__(
-        self, link: Link, check_ins: Mapping[str, CheckIn], *, calculation_timeout_s: float, room_s: float
+        self,
+        link: Link,
+        check_ins: Mapping[str, CheckIn],
+        *,
+        calculation_timeout_s: float,
+        room_s: float,
+        check_finite: bool = True,
     ) -> None:
         self.round = 0
         self.batch = 0
@@ -38,7 +46,9 @@ class HostExchange:
         """Collaborators that want gradients in the round at hand."""
         self._link = link
         self._follow_plan = frozenset(peer for peer, each in check_ins.items() if not each.own_batches)
-        self._forms = {peer: EmbeddingForm(peer, "the feature model") for peer in check_ins}
+        self.all_follow_plan = len(self._follow_plan) == len(check_ins)
+        """Whether no collaborator chooses its own batches."""
+        self._forms = {peer: EmbeddingForm(peer, "the feature model", finite=check_finite) for peer in check_ins}
         self._timeout_s = calculation_timeout_s
         self._room_s = room_s
 
@@ -68,7 +78,7 @@ class HostExchange:
                 (Embedding, BatchesEnd),
                 from_=pending,
                 waiting_for=f"embedding of round {self.round}, batch {self.batch}",
-                timeout_s=deadline.left_s(),
+                timeout_s=deadline,
             )
             if isinstance(message, BatchesEnd):
                 problem = f"ended after {message.batches} batches where {self._link.party} has more"
@@ -97,20 +107,27 @@ class HostExchange:
                 (BatchesEnd, Embedding),
                 from_=pending,
                 waiting_for=f"end of round {self.round}'s {what}",
-                timeout_s=deadline.left_s(),
+                timeout_s=deadline,
             )
             if isinstance(message, Embedding):
                 problem = f"has more batches than the {self.batch} of {self._link.party}"
                 raise self._misaligned(peer, problem, "as many batches")
             pending.discard(peer)
 
-    def send_gradient(self, peer: str, gradient: Tensor, loss: float | None) -> None:
-        """Send a collaborator the gradient of the batch at hand, of the shape of its embedding."""
-        self._link.send(peer, Gradient(self.round, self.batch, loss, pack(gradient)), self._room_s)
+    def send_gradient(self, peer: str, gradient: Tensor, loss: float | None, *, keep: bool = False) -> None:
+        """Send a collaborator the gradient of the batch at hand, of the shape of its embedding.
 
-    def send_proceed(self, peer: str, loss: float | None = None) -> None:
-        """Tell a collaborator that the batch at hand needs nothing more of it."""
-        self._link.send(peer, Proceed(self.round, self.batch, loss), self._room_s)
+        Args:
+            peer: feature key.
+            gradient: (rows, width, …).
+            loss: the round's mean loss so far, if it is shared.
+            keep: whether a checkpoint follows the next batch.
+        """
+        self._link.send(peer, Gradient(self.round, self.batch, loss, keep, pack(gradient)), self._room_s)
+
+    def send_proceed(self, peer: str, loss: float | None = None, *, keep: bool = False) -> None:
+        """Tell a collaborator that the batch at hand needs nothing more of it; arguments as `send_gradient`."""
+        self._link.send(peer, Proceed(self.round, self.batch, loss, keep), self._room_s)
 
     def collect(self, kind: type[M], waiting_for: str, timeout_s: float) -> dict[str, M]:
         """Return one message of this kind from every collaborator.
@@ -121,7 +138,7 @@ class HostExchange:
         deadline = Deadline(timeout_s, self._link.clock)
         found: dict[str, M] = {}
         while missing := [peer for peer in self._link.peers if peer not in found]:
-            peer, message = self._link.expect(kind, from_=missing, waiting_for=waiting_for, timeout_s=deadline.left_s())
+            peer, message = self._link.expect(kind, from_=missing, waiting_for=waiting_for, timeout_s=deadline)
             found[peer] = message
         return found
 

@@ -1,76 +1,122 @@
-"""The first words: collaborators check in, the host waits for all of them and opens the session."""
+"""The first words: collaborators check in, the host waits for all of them and opens the session.
+
+They are said again whenever a party was started again: each says from where it can go on, and the host answers from
+where all of them do.
+"""
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from heterofed.errors import ConfigError, PeerTimeout, RemoteProtocolError
+from heterofed.errors import ConfigError, PeerRefused, PeerRestarted, PeerTimeout, RemoteProtocolError
 from heterofed.frames.messages import PROTOCOL_VERSION, CheckIn, Matching, Reveal, Welcome
+from heterofed.metrics.progress import logger
 from heterofed.protocol.phases import Role
-from heterofed.scheduler.link import Deadline, Link
-from heterofed.scheduler.seat import HostMoved, Seat
-from heterofed.wire.transport import Transport
+from heterofed.scheduler.line import printable
+from heterofed.scheduler.link import Link
+from heterofed.scheduler.seat import AlreadyCompleted, HostMoved, Seat
+from heterofed.scheduler.standing import FRESH, Agreement, Standing, agree, unfit
+from heterofed.scheduler.waits import Deadline
+
+A_MOMENT_S = 1.0
+KNOCK_PAUSE_S = 0.5
+KNOCK_AGAIN_FOR_S = 20.0
+"""For how long a party that was killed comes again while the host still takes the dead process for alive."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a host knows when all parties are there."""
+
+    session: bytes
+    """The session's random token, 16 bytes."""
+
+    check_ins: Mapping[str, CheckIn]
+    """What each collaborator said of itself."""
+
+    agreement: Agreement
+    """Where all parties go on."""
 
 
 def gather(
     link: Link,
-    transport: Transport,
     seat: Seat,
     *,
     max_rounds: int | None,
     calculation_timeout_s: float,
+    standing: Standing = FRESH,
+    timeout_s: float | None = None,
     reveal: Reveal = "both",
-) -> tuple[bytes, dict[str, CheckIn]]:
+) -> Gathered:
     """Wait for every collaborator, then welcome them all; the host's side.
 
-    A collaborator that leaves before the others are there is waited for again.
+    A collaborator that leaves before the others are there is waited for again. One that cannot take part as it is is
+    turned away, and may come again.
 
     Args:
         link: to the collaborators.
-        transport: the link's.
         seat: this party's place.
         max_rounds: told to the collaborators.
         calculation_timeout_s: told to the collaborators, in seconds.
+        standing: from where this party can go on.
+        timeout_s: how long to wait, in seconds; 0: for ever; a party whose link is up gets the time of a step at least.
+            By default, where the parties have not met yet, as the settings say.
         reveal: who is to learn which ids are shared.
-
-    Returns:
-        The session's random token (16 bytes) and each collaborator's check-in.
 
     Raises:
         PeerTimeout: not all came in time; the text names those missing.
-        RemoteProtocolError: a collaborator speaks another version, or of another task or party.
-        ConfigError: a collaborator would match ids in another way.
+        ConfigError: a collaborator would match ids in another way, or the parties hold no checkpoint in common.
+        PeerRestarted: a collaborator was started again while the others were welcomed.
     """
-    limit = seat.settings.gather_timeout_s
+    again = timeout_s is not None
+    limit = seat.settings.gather_timeout_s if timeout_s is None else timeout_s
     deadline = Deadline(limit, seat.clock)
+    computing = Deadline(calculation_timeout_s, seat.clock)
     here: dict[str, CheckIn] = {}
-    seat.progress.say(f"waiting for {', '.join(link.peers)}, each to be started with task id {seat.task_id}")
+    how, which = (" and recover=True", "rejoin_timeout") if again else ("", "HETEROFED_GATHER_TIMEOUT_S")
+    if not again:
+        seat.progress.say(f"waiting for {', '.join(link.peers)}, each to be started with task id {seat.task_id}")
     while True:
-        for peer in [each for each in here if transport.down_for(each)]:
-            del here[peer]
-            seat.progress.say(f"{peer} left before all parties were there; waiting for it again")
         missing = [peer for peer in link.peers if peer not in here]
         if not missing:
             break
         try:
-            peer, check_in = link.expect(CheckIn, from_=link.peers, waiting_for="check-in", timeout_s=deadline.left_s())
+            peer, check_in = link.expect(
+                CheckIn, from_=link.peers, waiting_for=f"check-in of {', '.join(missing)}", timeout_s=deadline
+            )
         except PeerTimeout:
+            if again and not any(link.down_for(each) for each in missing) and computing.left_s() > 0:
+                deadline = Deadline(A_MOMENT_S, seat.clock)  # they are there, in the middle of a step
+                continue
             raise PeerTimeout(
                 f"no check-in within {limit:.0f} s",
                 party=", ".join(missing),
                 phase="gathering the parties",
                 expected=f"all of {', '.join(link.peers)}",
-                advice=(
-                    f"Start the missing ones with task id {seat.task_id}, or wait longer "
-                    f"(HETEROFED_GATHER_TIMEOUT_S, 0 for ever)."
-                ),
+                advice=f"Start the missing ones with task id {seat.task_id}{how}, or wait longer "
+                f"({which}, 0 for ever).",
             ) from None
-        _check(check_in, peer, seat.task_id)
-        _check_matching(check_in, peer, seat.matching(reveal))
+        for each in link.restarted() & here.keys():
+            del here[each]
+            seat.progress.say(f"{each} was started again before all parties were there")
+        why = _problem(check_in, peer, seat.task_id) or unfit(standing, standing_of(check_in))
+        if again:
+            why = why or _unmatched(check_in, peer, seat.matching(reveal))
+        if why:
+            here.pop(peer, None)
+            logger.warning("%s was turned away: %s", peer, printable(why))
+            link.refuse(peer, why)
+            continue
+        unmatched = _unmatched(check_in, peer, seat.matching(reveal))
+        if unmatched:  # at the start it is as likely the host that was set up wrongly
+            raise ConfigError(unmatched)
         if peer not in here:
             seat.progress.say(f"{peer} is here ({len(here) + 1} of {len(link.peers)})")
         here[peer] = check_in
+    agreement = agree({seat.feature_key: standing, **{peer: standing_of(each) for peer, each in here.items()}})
     session = secrets.token_bytes(16)
     for peer, check_in in here.items():
         link.send(
@@ -81,37 +127,41 @@ def gather(
                 parties=(seat.feature_key, *link.peers),
                 max_rounds=max_rounds or 0,
                 calculation_timeout_s=calculation_timeout_s,
+                matched=agreement.matched,
+                resume=agreement.point,
             ),
         )
-    return session, here
+    return Gathered(session, here, agreement)
 
 
-def _check(check_in: CheckIn, peer: str, task_id: str) -> None:
+def standing_of(check_in: CheckIn) -> Standing:
+    """Return what a collaborator said of where it stands."""
+    return Standing(check_in.recover, check_in.run, check_in.points)
+
+
+def _problem(check_in: CheckIn, peer: str, task_id: str) -> str | None:
+    """Return why a party cannot be let in as it is; None where it can."""
     for what, said, expected in (
         ("protocol version", check_in.protocol, PROTOCOL_VERSION),
         ("task id", check_in.task_id, task_id),
         ("feature key", check_in.feature_key, peer),
     ):
         if said != expected:
-            raise RemoteProtocolError(
-                f"checked in with {what} {said}",
-                party=peer,
-                phase="gathering the parties",
-                expected=str(expected),
-                advice="Run the same version of heterofed everywhere, with the same task id.",
+            return (
+                f"it checked in with {what} {said}; expected {expected}. Run the same version of heterofed everywhere, "
+                f"with the same task id"
             )
+    return None
 
 
-def _check_matching(check_in: CheckIn, peer: str, ours: Matching) -> None:
-    if check_in.matching != ours:
-        raise ConfigError(
-            f"{peer} would match ids by {check_in.matching}",
-            expected=f"what the host would do ({ours})",
-            advice=(
-                "Agree on HETEROFED_PSI_PROTOCOL and HETEROFED_PSI_PAIRWISE, and on who is to learn the shared ids, "
-                "then start again."
-            ),
-        )
+def _unmatched(check_in: CheckIn, peer: str, ours: Matching) -> str | None:
+    """Return how a party would match ids in another way than the host; None where it would not."""
+    if check_in.matching == ours:
+        return None
+    return (
+        f"{peer} would match ids by {check_in.matching}; expected what the host would do ({ours}). Agree on "
+        f"HETEROFED_PSI_PROTOCOL and HETEROFED_PSI_PAIRWISE, and on who is to learn the shared ids, then start again"
+    )
 
 
 def check_doors(here: Mapping[str, CheckIn], host: str, *, own_batches: bool, shuffle: bool) -> None:
@@ -144,60 +194,100 @@ def check_in(
     *,
     trainable: bool,
     own_batches: bool,
-    opened: Callable[[Link, Transport], None],
+    opened: Callable[[Link], None],
+    link: Link | None = None,
+    standing: Standing = FRESH,
+    timeout_s: float | None = None,
+    rejoin_timeout_s: float | None = None,
     reveal: Reveal = "both",
 ) -> tuple[Link, Welcome]:
     """Find the host, check in, wait for its welcome; a collaborator's side.
 
-    A host that is started again elsewhere in the meantime is followed there.
+    A host that is started again in the meantime is followed, to another address too.
 
     Args:
         seat: this party's place.
         trainable: whether this party's feature model learns.
         own_batches: whether this party's code chooses its batches.
         opened: told of each link as it is made, so that a failure from now on reaches the host.
+        link: to the host, where there is one already.
+        standing: from where this party can go on.
+        timeout_s: how long to wait for the welcome, in seconds; 0: for ever. By default as the settings say.
+        rejoin_timeout_s: how long the host's link may be down later, in seconds; by default as the settings say.
         reveal: who is to learn which ids are shared.
 
     Raises:
         PeerTimeout: the host was not found, or did not welcome us in time.
+        PeerRefused: the host turned us away.
+        AlreadyCompleted: we were killed when all parties had written their outputs, and the task is completed.
         RemoteProtocolError: its welcome is not for us.
     """
-    deadline = Deadline(seat.settings.gather_timeout_s, seat.clock)
+    deadline = Deadline(seat.settings.gather_timeout_s if timeout_s is None else timeout_s, seat.clock)
+    knocking = Deadline(KNOCK_AGAIN_FOR_S)
 
     def look() -> None:
         seat.record.look()
+        if standing.recover and seat.record.is_completed():
+            raise AlreadyCompleted
         if seat.host_moved():
-            raise HostMoved
+            raise HostMoved("was started again at another address", party=host)
 
+    host = link.peers[0] if link is not None else ""
     while True:
-        host, transport = seat.connect()
-        link = Link(
-            transport, Role.COLLABORATOR, [host], seat.settings, say=seat.progress.say, look=look, clock=seat.clock
-        )
-        opened(link, transport)
+        if link is None or seat.host_moved():
+            if standing.recover and seat.record.is_completed():
+                raise AlreadyCompleted
+            meter = None
+            if link is not None:
+                seat.progress.say(f"{link.peers[0]} was started again; checking in there")
+                meter = link.meter
+                link.close(linger_s=0.0)
+            host, transport = seat.connect()
+            link = Link(
+                transport,
+                Role.COLLABORATOR,
+                [host],
+                seat.settings,
+                say=seat.progress.say,
+                look=look,
+                clock=seat.clock,
+                rejoin_timeout_s=rejoin_timeout_s,
+            )
+            link.meter = meter or link.meter
+            opened(link)
+        link.begin_anew()
+        host = link.peers[0]
         nonce = secrets.token_bytes(16)
-        link.send(
-            host,
-            CheckIn(
-                protocol=PROTOCOL_VERSION,
-                task_id=seat.task_id,
-                feature_key=seat.feature_key,
-                nonce=nonce,
-                trainable=trainable,
-                own_batches=own_batches,
-                matching=seat.matching(reveal),
-            ),
-        )
         try:
+            link.send(
+                host,
+                CheckIn(
+                    protocol=PROTOCOL_VERSION,
+                    task_id=seat.task_id,
+                    feature_key=seat.feature_key,
+                    nonce=nonce,
+                    trainable=trainable,
+                    own_batches=own_batches,
+                    matching=seat.matching(reveal),
+                    recover=standing.recover,
+                    run=standing.run,
+                    points=standing.points,
+                ),
+            )
             _, welcome = link.expect(
                 Welcome,
                 from_=[host],
                 waiting_for="welcome, when all parties are there",
-                timeout_s=deadline.left_s(),
+                timeout_s=deadline,
             )
-        except HostMoved:
-            transport.close(linger_s=0.0)
-            seat.progress.say(f"{host} was started again; checking in there")
+        except PeerRestarted:
+            continue
+        except PeerRefused as refused:
+            if refused.phase or not standing.recover or knocking.left_s() <= 0:  # a phase: the host itself said no
+                raise
+            link.close(linger_s=0.0)
+            link = None
+            time.sleep(KNOCK_PAUSE_S)
             continue
         if welcome.nonce != nonce:
             raise RemoteProtocolError("welcomed another check-in than ours", party=host)
@@ -208,5 +298,8 @@ def check_in(
                 phase="gathering the parties",
                 expected=", ".join(seat.parties),
             )
-        link.look = seat.record.look
+        if welcome.resume not in standing.points or (welcome.matched and not standing.run):
+            raise RemoteProtocolError(
+                "would go on from where this party cannot", party=host, phase="gathering the parties"
+            )
         return link, welcome

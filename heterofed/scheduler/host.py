@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError
+from heterofed.errors import ConfigError, HeterofedError, PeerRestarted
 from heterofed.frames.messages import Completed, CompleteTask, Split
 from heterofed.grads.optimizer import OptimizerFacade
 from heterofed.metrics.calculator import score
@@ -23,10 +23,13 @@ from heterofed.scheduler.exchange import HostExchange
 from heterofed.scheduler.gathering import check_doors, gather
 from heterofed.scheduler.host_trainer import HostTrainer
 from heterofed.scheduler.launch import launch
+from heterofed.scheduler.leaving import dismiss
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import job_of, match_as_host
+from heterofed.scheduler.party import LEAST_KEPT
 from heterofed.scheduler.seat import Seat, TaskResult
-from heterofed.scheduler.splitting import compare_splits, describe_split
+from heterofed.scheduler.splitting import compare_splits
+from heterofed.scheduler.standing import Agreement, Standing
 from heterofed.scheduler.templates import HostTemplates
 from heterofed.tasks.model import TaskStatus
 from heterofed.training.hooks import BestCheckpointer, EvalHook, HookBase, PeriodicCheckpointer
@@ -52,6 +55,12 @@ class HostScheduler(Scheduler, HostTemplates):
             "test_results/accuracy"; every party then keeps that round's checkpoint as `model_best`.
         best_mode: "max" or "min": whether more or less of it is better; by default what its name tells, else "max".
         share_loss: whether the collaborators' progress shows the round's mean loss so far.
+        checkpoint_every: keep a checkpoint after every so many batches besides those of rounds, where every party wrote
+            `load_batch`; a run that was cut off then goes on in the middle of a round.
+        checkpoint_every_s: the same by time: after so many seconds.
+        rejoin_timeout: how long to wait for a party whose link is down or whose process has ended, in seconds; 0: no
+            limit. By default as the settings say.
+        max_to_keep: how many numbered checkpoints to keep, 2 or more.
         out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
         settings: what `HETEROFED_*` variables say, unless given.
 
@@ -80,6 +89,10 @@ class HostScheduler(Scheduler, HostTemplates):
         best_metric: str | None = None,
         best_mode: Literal["max", "min"] | None = None,
         share_loss: bool = True,
+        checkpoint_every: int | None = None,
+        checkpoint_every_s: float | None = None,
+        rejoin_timeout: float | None = None,
+        max_to_keep: int = LEAST_KEPT,
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -89,6 +102,8 @@ class HostScheduler(Scheduler, HostTemplates):
             schedule_timeout=schedule_timeout,
             data_channel_timeout=data_channel_timeout,
             is_feature_trainable=is_feature_trainable,
+            rejoin_timeout=rejoin_timeout,
+            max_to_keep=max_to_keep,
             out_dir=out_dir,
             settings=settings,
         )
@@ -97,6 +112,11 @@ class HostScheduler(Scheduler, HostTemplates):
         check_count("batch_size", batch_size, 1, or_none="128")
         check_count("seed", seed, 0, 2**32 - 1, or_none="a random one")
         check_seconds("calculation_timeout", calculation_timeout)
+        check_count("checkpoint_every", checkpoint_every, 1, or_none="only after rounds")
+        if checkpoint_every_s is not None:
+            check_seconds("checkpoint_every_s", checkpoint_every_s)
+        self.checkpoint_every = checkpoint_every
+        self.checkpoint_every_s = checkpoint_every_s
         self.max_rounds = max_rounds
         self.calculation_timeout = float(calculation_timeout)
         self.log_rounds = log_rounds
@@ -209,8 +229,7 @@ class HostScheduler(Scheduler, HostTemplates):
 
         Args:
             task_id: as `heterofed task create` printed it.
-            recover: go on after the round of this party's last checkpoint, if it has one. All parties have to begin
-                after the same round: give it to all of them, or to none.
+            recover: go on from the newest checkpoint that every party holds, if there is one.
 
         Raises:
             HeterofedError: the task cannot go on; the text says whose trouble it is and what to do. Every other
@@ -220,27 +239,25 @@ class HostScheduler(Scheduler, HostTemplates):
 
     # --- the course of a task -----------------------------------------------------------------------------------------
 
-    def _run(self, seat: Seat) -> TaskResult:
-        _, self._party_transport = seat.connect()
+    @property
+    def _rounds(self) -> int | None:
+        return self.max_rounds
+
+    def _arrive(self, seat: Seat) -> None:
+        _, transport = seat.connect()
         self._party_link = Link(
-            self._party_transport,
+            transport,
             Role.HOST,
             seat.others,
             seat.settings,
             say=seat.progress.say,
             look=seat.record.look,
             clock=seat.clock,
+            rejoin_timeout_s=self.rejoin_timeout,
         )
         seat.record.task_is(TaskStatus.GATHERING)
         seat.progress.phase("gathering the parties")
-        self._gather(seat)
-        seat.record.task_is(TaskStatus.ALIGNING)
-        self._align(seat)
-        seat.record.task_is(TaskStatus.ONGOING)
-        self._train(self.max_rounds)
-        result = self._complete(seat)
-        seat.record.task_is(TaskStatus.COMPLETED)
-        return result
+        self._prepare()
 
     @property
     def _step_and_answer_s(self) -> float:
@@ -255,41 +272,62 @@ class HostScheduler(Scheduler, HostTemplates):
             self._party_link.stay_until_heard()
         self._at_seat.record.task_is(TaskStatus.FAILED, error.for_peers())
 
-    def _prepare(self) -> list[str]:
+    def _prepare(self) -> None:
         if not self.own_batches:
             # Subclasses may set these after our constructor; what they set is checked here.
             check_count("batch_size", self.batch_size, 1)
             check_count("seed", self.seed, 0, 2**32 - 1)
-        return super()._prepare()
+        elif self.checkpoint_every or self.checkpoint_every_s:
+            raise ConfigError(
+                "checkpoints in the middle of rounds are wanted, but this party chooses its own batches",
+                expected="load_batch in the place of iterate_*, or neither checkpoint_every nor checkpoint_every_s",
+            )
+        super()._prepare()
 
-    def _gather(self, seat: Seat) -> None:
-        self._local_ids = self._prepare()
-        self._session_key, here = gather(
+    def _end_session(self, restarted: PeerRestarted) -> None:
+        self._at_seat.progress.say(f"{restarted.party} was started again; all parties go on from where all of them can")
+        self._linked.reopen()
+        self._at_seat.record.task_is(TaskStatus.GATHERING)
+        self._at_seat.progress.phase("gathering the parties")
+
+    def _gather(self, seat: Seat, standing: Standing) -> Agreement:
+        gathered = gather(
             self._linked,
-            self._transport_open,
             seat,
             max_rounds=self.max_rounds,
             calculation_timeout_s=self.calculation_timeout,
+            standing=standing,
+            timeout_s=self.rejoin_timeout if self._met else None,
         )
+        self._session_key = gathered.session
+        here = gathered.check_ins
         check_doors(here, self.feature_key, own_batches=self.own_batches, shuffle=self.shuffle)
         self._batch_exchange = HostExchange(
-            self._linked, here, calculation_timeout_s=self.calculation_timeout, room_s=self._room_s
+            self._linked,
+            here,
+            calculation_timeout_s=self.calculation_timeout,
+            room_s=self._room_s,
+            check_finite=self.settings.check_finite,
         )
+        self.trainer.new_session()
+        if (self.checkpoint_every or self.checkpoint_every_s) and not self._batch_exchange.all_follow_plan:
+            self._warn_once("a collaborator chooses its own batches, so checkpoints are kept only after rounds")
+        return gathered.agreement
 
-    def _align(self, seat: Seat) -> None:
-        seat.progress.phase("matching ids")
+    def _align(self, seat: Seat, agreement: Agreement) -> None:
+        seat.record.task_is(TaskStatus.ALIGNING)
+        super()._align(seat, agreement)
+        seat.record.task_is(TaskStatus.ONGOING)
+
+    def _match(self, seat: Seat) -> Sequence[str]:
         job = job_of(seat, self._session_key, self.data_channel_timeout[1])
-        common = match_as_host(self._linked, self._local_ids, job, seat.progress).ids or []
-        seat.progress.phase("comparing the splits")
-        self._split_ids(common)
-        ours = describe_split(self.train_ids, self.test_ids, self._session_key)
+        return match_as_host(self._linked, self._local_ids, job, seat.progress).ids or []
+
+    def _compare_splits(self, ours: Split) -> None:
         splits = self._batch_exchange.collect(Split, "digests of its split", self.calculation_timeout)
         for peer, theirs in splits.items():
             compare_splits(peer, theirs, self.feature_key, ours)
         self._linked.broadcast(ours, self._room_s)
-        seat.progress.say(
-            f"{len(common)} ids are common to all parties: {ours.train} to train on, {ours.test} to test on"
-        )
 
     # --- a round ------------------------------------------------------------------------------------------------------
 
@@ -307,28 +345,13 @@ class HostScheduler(Scheduler, HostTemplates):
             return False
         return True
 
-    def _moving_parties(self) -> frozenset[str] | None:
-        """Ask the user which parties' models move in the round that begins; None: all."""
-        with self._calling("trainable_parties"):
-            named = self.trainable_parties()
-        if named is None:
-            return None
-        if not isinstance(named, Collection):
-            raise self._made_wrong("trainable_parties", named, "feature keys of parties, or None for all")
-        moving = frozenset([named] if isinstance(named, str) else named)
-        parties = (self.feature_key, *self._linked.peers)
-        if not moving or not moving <= set(parties):
-            raise ConfigError(
-                f"trainable_parties() named {', '.join(map(str, sorted(moving))) or 'nobody'}",
-                expected=f"some of {', '.join(parties)}, or None for all",
-            )
-        return moving if moving < set(parties) else None
-
     def _complete(self, seat: Seat) -> TaskResult:
         seat.progress.phase("completing the task")
         self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
         result = self._write_outputs()
         self._batch_exchange.collect(Completed, "word that its model is written", self._step_and_answer_s)
+        seat.record.task_is(TaskStatus.COMPLETED)
+        dismiss(self._linked)
         return result
 
     # --- small things -------------------------------------------------------------------------------------------------

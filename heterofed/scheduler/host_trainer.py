@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         self._finished: bool | None = None
         self._stage = Stage.CLOSED
         self._best = False
+        self._kept_at = 0.0
 
     @cached_property
     def exchange(self) -> HostExchange:
@@ -64,7 +66,9 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
     def cut(self) -> CutLayer:
         """Where embeddings enter the graph and gradients leave it."""
         return CutLayer(
-            lambda peer, gradient: self.exchange.send_gradient(peer, gradient, self.shown_loss), logger.warning
+            lambda peer, gradient: self.exchange.send_gradient(peer, gradient, self.shown_loss, keep=self.keep_next),
+            logger.warning,
+            check_finite=self.party.settings.check_finite,
         )
 
     @property
@@ -88,15 +92,33 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
     def run_round(self) -> None:
         """Publish the plan, train a pass with every party that follows it."""
         self._finished, self._stage, self._best = None, Stage.TRAINING, False
-        moving = self.party._moving_parties()
+        moving = self._moving_parties()
         finetune = moving is not None
         self.learns = moving is None or self.party.feature_key in moving
         self.exchange.begin_round(self.current_round, moving)
         self.party.optimizer.frozen = not self.learns
+        self._kept_at = time.monotonic()
         self._publish(finetune, moving)
         self.max_iter = self.planned_iterations()
         self.run_routine(MODE.FINETUNE if finetune else MODE.TRAIN, "train")
         self._stage = Stage.TRAINED
+
+    def _moving_parties(self) -> frozenset[str] | None:
+        """Ask the user which parties' models move in the round that begins; None: all."""
+        with self.party._calling("trainable_parties"):
+            named = self.party.trainable_parties()
+        if named is None:
+            return None
+        if not isinstance(named, Collection):
+            raise self.party._made_wrong("trainable_parties", named, "feature keys of parties, or None for all")
+        moving = frozenset([named] if isinstance(named, str) else named)
+        parties = (self.party.feature_key, *self.party._linked.peers)
+        if not moving or not moving <= set(parties):
+            raise ConfigError(
+                f"trainable_parties() named {', '.join(map(str, sorted(moving))) or 'nobody'}",
+                expected=f"some of {', '.join(parties)}, or None for all",
+            )
+        return moving if moving < set(parties) else None
 
     def _publish(self, finetune: bool, moving: frozenset[str] | None) -> None:
         party = self.party
@@ -108,7 +130,8 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
             ids = shuffled(party.train_ids, seed) if party.shuffle else party.train_ids
             self.order = RoundOrder(ids, party.batch_size, party._session_key)
             batch_size, batches = party.batch_size, len(self.order)
-        digest = self.order.digest()
+        digest, first = self.order.digest(), self.done_in_routine
+        self.keep_now = self._is_checkpoint_due(first)
         for peer in party._linked.peers:
             plan = BatchPlan(
                 round=self.current_round,
@@ -120,9 +143,38 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
                 digest=digest,
                 finetune=finetune,
                 learns=moving is None or peer in moving,
+                first=first,
+                keep=self.keep_now,
             )
             party._linked.send(peer, plan, party._room_s)
         self.exchange.collect(RoundReady, "agreement to the round", party.schedule_timeout)
+
+    def _is_checkpoint_due(self, batch: int) -> bool:
+        """Whether all parties keep a checkpoint after this batch of the round; never after the last one."""
+        party = self.party
+        if batch + 1 >= len(self.train_order) or not self.exchange.all_follow_plan or party.own_batches:
+            return False
+        every, every_s = party.checkpoint_every, party.checkpoint_every_s
+        done = self.iter - self.done_in_routine + batch + 1
+        by_count = every is not None and done % every == 0
+        if not by_count and every_s and not self.keep_now:
+            by_count = time.monotonic() - self._kept_at >= every_s
+        return by_count
+
+    def keep_point(self) -> None:
+        """Write the numbered checkpoint of the last finished batch, as in `PartyTrainer`."""
+        super().keep_point()
+        self._kept_at = time.monotonic()
+
+    def rewind(self, name: str) -> None:
+        """Go back to a checkpoint while the run goes on, as in `PartyTrainer`."""
+        self._finished, self._stage, self._best = None, Stage.CLOSED, False
+        super().rewind(name)
+
+    def new_session(self) -> None:
+        """Let go of what belonged to the session before."""
+        for name in ("exchange", "cut"):
+            vars(self).pop(name, None)
 
     def test_if_due(self) -> None:
         """Run the round's test if `log_rounds` wants one, or if no further round comes."""
@@ -222,8 +274,9 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         exchange, device = self.exchange, ctx.device
         local: LocalBatch = ctx.local_batch
         received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
+        self.keep_next = self._is_checkpoint_due(ctx.cur_batch_i + 1)
         for peer in received.keys() - exchange.learning:
-            exchange.send_proceed(peer, self.shown_loss)
+            exchange.send_proceed(peer, self.shown_loss, keep=self.keep_next)
         own: Tensor = ctx.embedding
         self.cut.watch(own)
         projection = {self.party.feature_key: own, **self.cut.open(received, exchange.learning)}
@@ -238,7 +291,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
             ctx.loss_batch = CtxVar(loss, LIFECYCLE.BATCH)
             ctx.loss_batch_total = self.round_loss.total
             self.storage.put_scalar("loss", self.round_loss.last)
-        elif not self.exchange.learning:
+        elif not self.exchange.learning and self.party.settings.check_finite:
             check_finite_gradients(self.party.infer_model)  # nothing else would notice a NaN
 
     def _hook_on_fit_end(self, ctx: Context) -> None:

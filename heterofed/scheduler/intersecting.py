@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import get_args
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError
+from heterofed.errors import ConfigError, HeterofedError, PeerRestarted
 from heterofed.features.alignment import checked_ids
 from heterofed.frames.messages import Completed, CompleteTask, Reveal
 from heterofed.protocol.phases import Role
-from heterofed.scheduler.checks import check_seconds
+from heterofed.scheduler.checks import check_matchings, check_seconds
 from heterofed.scheduler.gathering import check_in, gather
 from heterofed.scheduler.launch import seat_in
+from heterofed.scheduler.leaving import await_dismissal, dismiss
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import Matched, job_of, match_as_collaborator, match_as_host
-from heterofed.scheduler.seat import Seat, presence
+from heterofed.scheduler.seat import AlreadyCompleted, Seat, presence
+from heterofed.scheduler.standing import Standing
 from heterofed.tasks.model import MIN_PARTIES, PartyStatus, TaskStatus
-from heterofed.wire.transport import Transport
 
 
 class Intersection:
@@ -33,6 +34,9 @@ class Intersection:
         data_channel_timeout: (longest wait for room in a peer's queue, longest wait for a part), in seconds; 0: no
             limit.
         may_be_empty: whether no common id is a result; otherwise it is an error.
+        keep: called with the result before the other parties hear that this one is done: a party that is killed in it
+            can be started again.
+        recover: whether this party was killed and is started again.
         settings: what `HETEROFED_*` variables say, unless given.
 
     Raises:
@@ -49,6 +53,8 @@ class Intersection:
         reveal: Reveal = "both",
         data_channel_timeout: tuple[float, float] = (30, 60),
         may_be_empty: bool = False,
+        keep: Callable[[Matched], object] = lambda matched: None,
+        recover: bool = False,
         settings: Settings | None = None,
     ) -> None:
         for each in data_channel_timeout:
@@ -67,8 +73,10 @@ class Intersection:
         self._reveal: Reveal = reveal
         self._timeout_s = float(data_channel_timeout[1])
         self._may_be_empty = may_be_empty
+        self._keep_result = keep
+        self._standing = Standing(recover)
+        self._matchings = 0
         self._link: Link | None = None
-        self._transport: Transport | None = None
 
     def as_host(self, collaborators: Sequence[str] | None = None) -> Matched:
         """Match ids as the host, the initiator.
@@ -88,20 +96,13 @@ class Intersection:
                 )
             _, transport = seat.connect()
             link = Link(transport, Role.HOST, seat.others, seat.settings, say=seat.progress.say, look=seat.record.look)
-            self._opened(link, transport)
-            seat.record.task_is(TaskStatus.GATHERING)
-            session, _ = gather(
-                link, transport, seat, max_rounds=None, calculation_timeout_s=self._timeout_s, reveal=self._reveal
-            )
-            seat.record.task_is(TaskStatus.ALIGNING)
-            job = job_of(seat, session, self._timeout_s, reveal=self._reveal, may_be_empty=self._may_be_empty)
-            matched = match_as_host(link, self._ids, job, seat.progress)
-            link.broadcast(CompleteTask(0), self._timeout_s)
-            for peer in link.peers:
-                link.expect(Completed, from_=[peer], waiting_for="last word", timeout_s=self._timeout_s)
-            seat.record.task_is(TaskStatus.ONGOING)
-            seat.record.task_is(TaskStatus.COMPLETED)
-            return matched
+            self._opened(link)
+            while True:
+                try:
+                    return self._match_as_host(seat, link)
+                except PeerRestarted as restarted:
+                    seat.progress.say(f"{restarted.party} was started again; the ids are matched anew")
+                    link.reopen()
 
     def as_collaborator(self) -> Matched:
         """Match ids as a collaborator, a responder.
@@ -110,15 +111,57 @@ class Intersection:
             HeterofedError: a party failed or did not come; the text says which.
         """
         with self._seated(host=False) as seat:
-            link, welcome = check_in(seat, trainable=False, own_batches=True, opened=self._opened, reveal=self._reveal)
-            host = link.peers[0]
-            job = job_of(seat, welcome.session, self._timeout_s, reveal=self._reveal, may_be_empty=self._may_be_empty)
-            matched = match_as_collaborator(
-                link, self._ids, job, seat.progress, host=host, collaborators=welcome.parties[1:]
-            )
-            link.expect(CompleteTask, from_=[host], waiting_for="last word", timeout_s=self._timeout_s)
-            link.send(host, Completed(0), self._timeout_s)
-            return matched
+            while True:
+                try:
+                    return self._match_as_collaborator(seat)
+                except AlreadyCompleted:
+                    raise ConfigError(
+                        f"task {seat.task_id} was completed before this party was started again",
+                        party=self.feature_key,
+                        expected="its result where it was written then",
+                    ) from None
+                except PeerRestarted as restarted:
+                    seat.progress.say(f"{restarted.party} opens a new session; the ids are matched anew")
+
+    def _match_as_host(self, seat: Seat, link: Link) -> Matched:
+        seat.record.task_is(TaskStatus.GATHERING)
+        gathered = gather(link, seat, max_rounds=None, calculation_timeout_s=self._timeout_s, reveal=self._reveal)
+        seat.record.task_is(TaskStatus.ALIGNING)
+        self._matchings += 1
+        check_matchings(self._matchings)
+        job = job_of(seat, gathered.session, self._timeout_s, reveal=self._reveal, may_be_empty=self._may_be_empty)
+        matched = match_as_host(link, self._ids, job, seat.progress)
+        self._keep_result(matched)
+        link.broadcast(CompleteTask(0), self._timeout_s)
+        for peer in link.peers:
+            link.expect(Completed, from_=[peer], waiting_for="last word", timeout_s=self._timeout_s)
+        seat.record.task_is(TaskStatus.ONGOING)
+        seat.record.task_is(TaskStatus.COMPLETED)
+        dismiss(link)
+        return matched
+
+    def _match_as_collaborator(self, seat: Seat) -> Matched:
+        link, welcome = check_in(
+            seat,
+            trainable=False,
+            own_batches=True,
+            opened=self._opened,
+            link=self._link,
+            standing=self._standing,
+            reveal=self._reveal,
+        )
+        host = link.peers[0]
+        self._matchings += 1
+        check_matchings(self._matchings)
+        job = job_of(seat, welcome.session, self._timeout_s, reveal=self._reveal, may_be_empty=self._may_be_empty)
+        matched = match_as_collaborator(
+            link, self._ids, job, seat.progress, host=host, collaborators=welcome.parties[1:]
+        )
+        self._keep_result(matched)
+        link.expect(CompleteTask, from_=[host], waiting_for="last word", timeout_s=self._timeout_s)
+        link.send(host, Completed(0), self._timeout_s)
+        await_dismissal(link, seat, self._timeout_s)
+        return matched
 
     @contextmanager
     def _seated(self, *, host: bool) -> Iterator[Seat]:
@@ -142,8 +185,8 @@ class Intersection:
                 with presence(seat, give_up):
                     yield seat
             finally:
-                if self._transport is not None:
-                    self._transport.close()
+                if self._link is not None:
+                    self._link.close()
 
-    def _opened(self, link: Link, transport: Transport) -> None:
-        self._link, self._transport = link, transport
+    def _opened(self, link: Link) -> None:
+        self._link = link

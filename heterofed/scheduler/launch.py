@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,13 +14,15 @@ from filelock import FileLock, Timeout
 
 from heterofed.config import Settings
 from heterofed.errors import ConfigError, HeterofedError, PeerTimeout, TaskAborted
-from heterofed.files import make_folder
+from heterofed.files import make_folder, refused
 from heterofed.metrics.progress import Progress, logger, make_progress, show_logs
 from heterofed.scheduler.checks import check_constructed
 from heterofed.scheduler.plainly import print_errors_plainly
-from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.scheduler.seat import TERMINATED, AlreadyCompleted, Seat, TaskResult
 from heterofed.tasks.directory import Directory, HostAddress, open_directory
+from heterofed.tasks.guests import GuestList
 from heterofed.tasks.model import PartyStatus, Task, TaskStatus
+from heterofed.wire.headers import HEADER_BYTES
 from heterofed.wire.keys import load_or_create
 from heterofed.wire.transport import Transport
 from heterofed.wire.zeromq import CollaboratorTransport, HostTransport
@@ -37,12 +41,15 @@ def launch(scheduler: Scheduler, task_id: str, *, host: bool, recover: bool = Fa
         scheduler: a fresh one.
         task_id: as `heterofed task create` printed it.
         host: whether it is the host.
-        recover: whether it goes on from its last checkpoint.
+        recover: whether it goes on from the newest checkpoint that all parties hold.
 
     Raises:
         HeterofedError: the task cannot go on; as an uncaught error of a script it prints as one message.
     """
     check_constructed(scheduler)
+    if recover and open_directory(scheduler.settings).find(task_id).status is TaskStatus.COMPLETED:
+        show_logs(scheduler.settings.progress)
+        return scheduler.completed_before(task_id)
     with seat_in(task_id, scheduler.feature_key, scheduler.settings, host=host, name=scheduler.name) as seat:
         return scheduler.take_part(seat, recover=recover)
 
@@ -70,17 +77,18 @@ def seat_in(
     directory = open_directory(settings)
     task = directory.find(task_id)
     _check_may_start(task, feature_key)
-    with ExitStack() as at_the_end:
-        lock = FileLock(make_folder(settings.home / "running") / f"{task_id}-{feature_key}.lock")
-        try:
-            at_the_end.enter_context(lock.acquire(timeout=0))
-        except Timeout:
-            raise ConfigError(
-                f"another process of this machine already runs as {feature_key} in task {task_id}",
-                party=feature_key,
-                expected="a feature_key of its own for every party",
-                advice="Wait for it or stop it; if it is another party, give each its own feature_key.",
-            ) from None
+    with ended_by_sigterm(), ExitStack() as at_the_end:
+        path = make_folder(settings.home / "running") / f"{task_id}-{feature_key}.lock"
+        with refused(path):  # outside, because a Timeout is an OSError too
+            try:
+                at_the_end.enter_context(FileLock(path).acquire(timeout=0))
+            except Timeout:
+                raise ConfigError(
+                    f"another process of this machine already runs as {feature_key} in task {task_id}",
+                    party=feature_key,
+                    expected="a feature_key of its own for every party",
+                    advice="Wait for it or stop it; if it is another party, give each its own feature_key.",
+                ) from None
         progress = make_progress(settings.progress, feature_key)
         open_door = _HostDoor if host else _CollaboratorDoor
         door = open_door(directory, task, feature_key, settings, progress)
@@ -96,6 +104,23 @@ def seat_in(
             record=StoreRecord(directory, task, feature_key),
             host_moved=door.host_moved,
         )
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the body as an exception, so that the other parties are told; where that can be arranged."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # only the main thread may, and whoever has a handler knows what it does
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class StoreRecord:
@@ -123,6 +148,8 @@ class StoreRecord:
         try:
             self._directory.store.move(self._task_id, status, reason)
         except HeterofedError as error:
+            if status is TaskStatus.FAILED and self._is(TaskStatus.CANCELLED):
+                return  # that is why it failed
             logger.warning("the task's record was not updated: %s", error)
 
     def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
@@ -138,6 +165,16 @@ class StoreRecord:
             self._directory.store.log(self._task_id, self._me, text)
         except HeterofedError as error:
             logger.warning("the task's log was not written: %s", error)
+
+    def is_completed(self) -> bool:
+        """Return whether the store says that the task is completed."""
+        return self._is(TaskStatus.COMPLETED)
+
+    def _is(self, status: TaskStatus) -> bool:
+        try:
+            return self._directory.find(self._task_id).status is status
+        except HeterofedError:
+            return False
 
     def look(self) -> None:
         """Raise TaskAborted if another party failed since we started, or the task was cancelled."""
@@ -204,16 +241,15 @@ class _HostDoor(_Door):
             self._me,
             bind=self._settings.bind,
             key=self._pair,
-            doorkeeper=self,
-            max_message_bytes=self._settings.max_message_bytes,
+            doorkeeper=GuestList(self._directory, self._task.id),
+            max_message_bytes=self._settings.max_message_bytes + HEADER_BYTES,
         )
-        self._directory.announce_host(self._task.id, self._me, transport.endpoint, self._pair.public)
-        self._progress.say(f"{self._me} listens at {transport.endpoint}")
+        told = f"tcp://{self._settings.advertise}" if self._settings.advertise else transport.endpoint
+        self._directory.announce_host(self._task.id, self._me, told, self._pair.public)
+        self._progress.say(
+            f"{self._me} listens at {transport.endpoint}" + (f", told as {told}" * (told != transport.endpoint))
+        )
         return self._me, transport
-
-    def party_of(self, public_key: bytes) -> str | None:
-        """Return the party of this task that a key belongs to."""
-        return self._directory.party_of(self._task.id, public_key)
 
     def withdraw(self) -> None:
         """Say that this host listens no more."""
@@ -239,6 +275,9 @@ class _CollaboratorDoor(_Door):
         next_notice = began + self._settings.notice_every_s
         while (address := self._directory.host_of(self._task.id)) is None:
             self._record.look()
+            if self._record.is_completed():
+                raise AlreadyCompleted
+            _check_not_over(self._directory.find(self._task.id), self._me)
             waited = time.monotonic() - began
             if limit and waited >= limit:
                 raise PeerTimeout(
@@ -259,13 +298,16 @@ class _CollaboratorDoor(_Door):
             endpoint=address.endpoint,
             host_public_key=address.public_key,
             key=self._pair,
-            max_message_bytes=self._settings.max_message_bytes,
+            max_message_bytes=self._settings.max_message_bytes + HEADER_BYTES,
         )
         return address.feature_key, transport
 
     def host_moved(self) -> bool:
         """Whether the host is announced at another address than the one we connected to."""
-        now = self._directory.host_of(self._task.id)
+        try:
+            now = self._directory.host_of(self._task.id)
+        except HeterofedError:
+            return False  # the look at the record says so
         return now is not None and now != self._address
 
 
@@ -278,9 +320,14 @@ def _check_may_start(task: Task, feature_key: str) -> None:
             expected="data that DataChecker.verify_data() accepts",
             advice="Mend the data and run the check again.",
         )
-    if task.status in (TaskStatus.COMPLETED, TaskStatus.CANCELLED):
+    _check_not_over(task, feature_key)
+
+
+def _check_not_over(task: Task, feature_key: str) -> None:
+    why = task.why_over()
+    if why is not None:
         raise ConfigError(
-            f"task {task.id} is {task.status.value}",
+            f"task {task.id} {why}",
             party=feature_key,
             expected="a task that is not over",
             advice="Create a new one with `heterofed task create`.",

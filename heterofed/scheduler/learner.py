@@ -67,15 +67,26 @@ class Learner(Party):
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """Return what writes the measurements down. Called once, when the first round begins."""
+        """Return what writes the measurements down.
+
+        Called when the first round begins, and again when a run goes back to a checkpoint.
+        """
         folder = self._results_folder
+        first = min([self.trainer.start_iter, *self._unshown()])
         writers: list[EventWriter] = [
-            JSONWriter(folder / "metrics.json", start_iter=self.trainer.start_iter),
+            JSONWriter(folder / "metrics.json", start_iter=first),
             CSVWriter(folder, self._metric_sets),
         ]
         if self.settings.tensorboard:
-            writers.append(TensorboardWriter(folder / "tensorboard", start_iter=self.trainer.start_iter))
+            writers.append(TensorboardWriter(folder / "tensorboard", start_iter=first))
         return writers
+
+    def _unshown(self) -> list[int]:
+        """Return the first iteration that was not shown when the checkpoint was written which the run goes on from.
+
+        What was shown of it and later, when a run was cut off, an undisturbed run would not have shown there.
+        """
+        return [hook.shown_until + 1 for hook in self.trainer.hooks.values() if isinstance(hook, PeriodicWriter)][:1]
 
     # --- what users may call ------------------------------------------------------------------------------------------
 
@@ -146,11 +157,11 @@ class Learner(Party):
         """True when this party's code chooses its batches (`iterate_*`), False when it wrote `load_batch`."""
         return not self._wrote("load_batch")
 
-    def _pass_over(self, order: RoundOrder, *, train: bool, with_labels: bool) -> BatchSource:
-        """Return the batches of one pass by the door that the user wrote."""
+    def _pass_over(self, order: RoundOrder, *, train: bool, with_labels: bool, first: int = 0) -> BatchSource:
+        """Return the batches of one pass, from the first that is not done, by the door that the user wrote."""
         method = "iterate_train_feature" if train else "iterate_test_feature"
         if not self.own_batches:
-            form = EmbeddingForm(self.feature_key, "the feature model")
+            form = EmbeddingForm(self.feature_key, "the feature model", finite=self.settings.check_finite)
             return PlannedBatches(
                 order,
                 load=self.load_batch,
@@ -158,8 +169,9 @@ class Learner(Party):
                 with_labels=with_labels,
                 form=form,
                 guard=self._calling,
+                first=first,
             )
-        form = EmbeddingForm(self.feature_key, method)
+        form = EmbeddingForm(self.feature_key, method, finite=self.settings.check_finite)
         ids = list(self.train_ids if train else self.test_ids)
         return UserBatches(
             lambda: getattr(self, method)(self.feature_model, ids),
@@ -213,24 +225,17 @@ class Learner(Party):
                 apply_hook(name, trainer)
         return trainer
 
-    def _resume(self) -> str | None:
-        """Take the state of the last checkpoint and return its name; None where there is none."""
+    def _go_on_from(self, name: str) -> None:
+        """Take the state of a checkpoint."""
         try:
-            name = self.trainer.resume_or_load()
+            self.trainer.go_to(name)
         except HeterofedError as error:
             raise error.privately("it cannot go on from its checkpoint") from error.__cause__
-        say = self._at_seat.progress.say
-        if name is None:
-            say(f"{self.feature_key} has no checkpoint and begins anew")
-        else:
-            say(f"{self.feature_key} goes on after round {self.trainer.round}, from checkpoint {name}")
-        return name
-
-    def _train(self, rounds: int | None) -> None:
-        """Run the rounds; a resumed party's random generators go on where they were."""
-        if self._resumed is not None:
-            self.trainer.checkpointer.load(self._resumed, only=["rng"])
-        self.trainer.run(rounds)
+        trainer = self.trainer
+        where = f"after round {trainer.round}" if trainer.round else "from the start"
+        if trainer.done_in_routine:
+            where = f"after batch {trainer.done_in_routine} of round {trainer.round + 1}"
+        self._at_seat.progress.say(f"{self.feature_key} goes on {where} (checkpoint {name})")
 
     def _kept_models(self) -> dict[str, nn.Module]:
         return {"feature": self.feature_model}

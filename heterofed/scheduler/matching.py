@@ -41,6 +41,8 @@ class MatchingJob:
     """The arithmetic; None takes the fastest."""
     key_bits: int = 2048
     """Size of a collaborator's fresh RSA key."""
+    max_ids: int = 100_000_000
+    """How many ids a peer may declare."""
     may_be_empty: bool = False
     """Whether an empty intersection is a result; otherwise it is an error at every party."""
 
@@ -57,6 +59,7 @@ def job_of(
         workers=seat.settings.psi_workers,
         engine=None if seat.settings.psi_engine == "fastest" else seat.settings.psi_engine,
         key_bits=seat.settings.psi_key_bits,
+        max_ids=seat.settings.psi_max_ids,
         may_be_empty=may_be_empty,
     )
 
@@ -177,6 +180,7 @@ def _take_part(
         with _blaming(peer):
             for part in runs[peer].receive(bytes(message.payload.data)):
                 link.send(peer, PsiPart(Blob(part)), job.timeout_s)
+        _check_count(peer, runs[peer].peer_count, job)
 
 
 @contextmanager
@@ -254,6 +258,7 @@ def match_as_collaborator(
             with _blaming(host):
                 # While nothing has come, the work on our own ids goes on.
                 parts = run.advance() if message is None else run.receive(message)
+                _check_count(host, run.peer_count, job)
                 _send_all(link, host, parts, job)
         known = matching.reveal == "both"
         counted = matching.reveal != "initiator"
@@ -313,6 +318,17 @@ def _telling(link: Link, host: str, run: psi.Responder, job: MatchingJob, progre
             link.send(host, StillMatching(), job.timeout_s)
 
     return worked
+
+
+def _check_count(peer: str, count: int | None, job: MatchingJob) -> None:
+    if count is not None and count > job.max_ids:
+        raise RemoteProtocolError(
+            f"declares {count} ids",
+            party=peer,
+            phase="matching ids",
+            expected=f"at most {job.max_ids}",
+            advice="If it may have so many, raise HETEROFED_PSI_MAX_IDS.",
+        )
 
 
 def _pair(session: bytes, collaborator: str) -> bytes:

@@ -17,8 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from heterofed.files import make_folder, write_whole
+from heterofed.files import make_folder, sweep, write_whole
 from heterofed.metrics.tables import MetricsTable
+
+SUFFIXES = (".csv", ".json", ".pt", ".zip")
 
 
 def write_outputs(
@@ -27,7 +29,7 @@ def write_outputs(
     """Write all outputs of a party and return their paths.
 
     Args:
-        folder: where; made if it is not there.
+        folder: where; made if it is not there. No other process may write to it now.
         models: file name without ".pt" -> model.
         metrics: set name -> table.
 
@@ -35,6 +37,7 @@ def write_outputs(
         OutputError: something cannot be written; no file is left half written.
     """
     make_folder(folder)
+    sweep(folder)
     tables = []
     for name, table in metrics.items():
         path = folder / f"{name}.csv"
@@ -49,6 +52,11 @@ def write_outputs(
     measured = [path for path in [folder / "metrics.json"] if path.exists()]  # there unless the user's writers say no
     archives = [_zip(folder / "report.zip", [*tables, *measured]), _zip(folder / "model.zip", weights)]
     return (*tables, *measured, *weights, *archives)
+
+
+def find_outputs(folder: Path) -> tuple[Path, ...]:
+    """Return the paths of the outputs that a folder holds, sorted."""
+    return tuple(sorted(each for each in folder.iterdir() if each.suffix in SUFFIXES and each.is_file()))
 
 
 def _zip(path: Path, members: Sequence[Path]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,12 +12,15 @@ from heterofed.errors import ConfigError, HeterofedError, TemplateError
 from heterofed.features.alignment import OrderedIds
 from heterofed.metrics.progress import logger
 from heterofed.metrics.tables import MetricsTable, declared_metrics
-from heterofed.scheduler.checks import check_seconds
+from heterofed.scheduler.checks import check_count, check_seconds
 from heterofed.scheduler.link import Link
+from heterofed.scheduler.recovery import Alignment, Points
 from heterofed.scheduler.seat import Seat
 from heterofed.scheduler.templates import PartyTemplates
 from heterofed.tasks.model import check_feature_key
-from heterofed.wire.transport import Transport
+
+LEAST_KEPT = 2
+"""A party may be a checkpoint ahead of another one: with two, all have one in common."""
 
 
 class Party(PartyTemplates):
@@ -30,6 +34,8 @@ class Party(PartyTemplates):
         data_channel_timeout: tuple[float, float] = (30, 60),
         is_feature_trainable: bool = True,
         *,
+        rejoin_timeout: float | None = None,
+        max_to_keep: int = LEAST_KEPT,
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -41,19 +47,30 @@ class Party(PartyTemplates):
             raise ConfigError(f"data_channel_timeout is {data_channel_timeout!r}", expected="two numbers of seconds")
         for each in data_channel_timeout:
             check_seconds("data_channel_timeout", each)
+        self.settings = settings or Settings.from_env()
+        if rejoin_timeout is None:
+            rejoin_timeout = self.settings.rejoin_timeout_s
+        check_seconds("rejoin_timeout", rejoin_timeout)
+        check_count("max_to_keep", max_to_keep, LEAST_KEPT)
+        self.rejoin_timeout = float(rejoin_timeout)
+        self.max_to_keep = max_to_keep
         self.name = name
         self.schedule_timeout = float(schedule_timeout)
         self.data_channel_timeout = (float(data_channel_timeout[0]), float(data_channel_timeout[1]))
         self.is_feature_trainable = bool(is_feature_trainable)
         self.out_dir = None if out_dir is None else Path(out_dir)
-        self.settings = settings or Settings.from_env()
         self._metric_sets = {name: MetricsTable(keys) for name, keys in declared_metrics(type(self)).items()}
         self._seat: Seat | None = None
         self._party_link: Link | None = None
-        self._party_transport: Transport | None = None
         self._session_key = b""
         self._recovers = False
-        self._resumed: str | None = None
+        self._met = False
+        self._meetings: Counter[int] = Counter()
+        self._matchings = 0
+        self._alignment: Alignment | None = None
+        self._given_up: Alignment | None = None
+        self._points: Points | None = None
+        self._local_ids: list[str] = []
         self._failed_in = ""
         self._making_trainer = False
         self._warned: set[str] = set()
@@ -99,10 +116,9 @@ class Party(PartyTemplates):
         return self._party_link
 
     @property
-    def _transport_open(self) -> Transport:
-        if self._party_transport is None:
-            raise ConfigError("this party has no link to the others yet")
-        return self._party_transport
+    def _run_name(self) -> str:
+        """Name of the run that the shared ids belong to, the same at every party; empty before they are matched."""
+        return self._alignment.run.hex() if self._alignment is not None else ""
 
     @property
     def _room_s(self) -> float:

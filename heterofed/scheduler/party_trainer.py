@@ -7,27 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from heterofed.errors import AlignmentError, ConfigError, DataError, HeterofedError, TemplateError
+from heterofed.errors import AlignmentError, ConfigError, DataError, HeterofedError, PeerRestarted, TemplateError
 from heterofed.features.alignment import digest_of
 from heterofed.features.batches import RoundOrder
 from heterofed.features.embedder import BatchSource, LocalBatch, PendingBatch
 from heterofed.grads.cut_layer import device_of
 from heterofed.metrics.loss import MeanLoss
 from heterofed.metrics.writers import EventWriter
+from heterofed.scheduler.recovery import START_NAME
 from heterofed.scheduler.seat import as_failure
 from heterofed.training.context import Context, CtxVar, NoVariable
 from heterofed.training.hook_registry import HookEntry, HookFunction, HookSet, entry_of
 from heterofed.training.hooks import HookBase
-from heterofed.training.trainer import Trainer
+from heterofed.training.trainer import RunState, Trainer
 from heterofed.training.triggers import LIFECYCLE, MODE, TRIGGER
 
 if TYPE_CHECKING:
     from heterofed.scheduler.base import Scheduler
 
 S = TypeVar("S", bound="Scheduler")
-
-KEPT_CHECKPOINTS = 2
-"""The newest, and the one before: a party that fell behind by a round has what the others have."""
 
 
 class PartyTrainer(Trainer, Generic[S], ABC):
@@ -42,11 +40,20 @@ class PartyTrainer(Trainer, Generic[S], ABC):
     """
 
     def __init__(self, party: S) -> None:
-        super().__init__(party._kept_models(), party._kept_optimizers(), max_to_keep=KEPT_CHECKPOINTS)
+        super().__init__(party._kept_models(), party._kept_optimizers(), max_to_keep=party.max_to_keep)
         self.party = party
         self.round_loss = MeanLoss()
         self.order: RoundOrder | None = None
+        self.keep_now = False
+        """Whether a checkpoint follows the batch at hand."""
+        self.keep_next = False
+        """Whether one follows the batch after it."""
         self._resumed_ids: str | None = None
+        self._resumed_pass: Mapping[str, Any] = {}
+        self._rng_of: str | None = None
+        self._rng_again: str | None = None
+        self._started_run = ""
+        self._points_kept = 0
         self.source: BatchSource | None = None
         self.batches_made = 0
         """Batches of the pass at hand so far; after it, how many there were."""
@@ -106,8 +113,13 @@ class PartyTrainer(Trainer, Generic[S], ABC):
         """Yield this party's batches of the pass at hand."""
         learning = self.ctx.cur_mode in MODE.LEARNING
         order = self.train_order if learning else self.test_order()
-        self.source = self.party._pass_over(order, train=learning, with_labels=self.with_labels)
-        self.batches_made = 0
+        first = self.done_in_routine if learning else 0
+        self.source = self.party._pass_over(order, train=learning, with_labels=self.with_labels, first=first)
+        self.batches_made = first
+        yield from [_done] * first  # the loop passes over them
+        if first and self._rng_again is not None:
+            self.checkpointer.load(self._rng_again, only=["rng"])  # hooks have drawn for this round once more
+            self._rng_again = None
         for each in self.source.pending():
             yield each
             self.batches_made += 1
@@ -144,10 +156,12 @@ class PartyTrainer(Trainer, Generic[S], ABC):
 
     def _hook_on_fit_start_init(self, ctx: Context) -> None:
         ctx.device = CtxVar(device_of(ctx.models[-1]), LIFECYCLE.ROUTINE)
-        ctx.num_samples = CtxVar(0, LIFECYCLE.ROUTINE)
-        if ctx.cur_mode in MODE.LEARNING:
-            ctx.loss_batch_total = CtxVar(0.0, LIFECYCLE.ROUTINE)
-            self.round_loss = MeanLoss()
+        learning = ctx.cur_mode in MODE.LEARNING
+        before = self._resumed_pass if learning and self.done_in_routine else {}
+        ctx.num_samples = CtxVar(before.get("rows", 0), LIFECYCLE.ROUTINE)
+        if learning:
+            self.round_loss = MeanLoss(*before.get("loss", ()))
+            ctx.loss_batch_total = CtxVar((self.round_loss.value or 0.0) * ctx.num_samples, LIFECYCLE.ROUTINE)
 
     def _hook_on_batch_forward(self, ctx: Context) -> None:
         local: LocalBatch = ctx.data_batch()
@@ -210,35 +224,88 @@ class PartyTrainer(Trainer, Generic[S], ABC):
             )
         super().request_checkpoint(name, tag=tag)
 
-    def resume_or_load(self, path: str | Path = "", *, resume: bool = True) -> str | None:
-        """Go on where the last checkpoint left off, as in `Trainer`.
+    @property
+    def untouched(self) -> bool:
+        """Whether the models are as they were made: nothing was trained or loaded."""
+        return self.state is RunState.IDLE and self.iter == 0
+
+    def go_to(self, name: str) -> None:
+        """Take the state of a checkpoint, before a run or in its middle.
+
+        Random generators follow before the next round.
 
         Raises:
-            ConfigError: that run has finished, or this one is set up in another way.
+            AlignmentError: it was made with other ids.
+            ConfigError: this party is set up in another way than the run that wrote it.
             DataError: a file cannot be read or does not fit.
         """
         try:
-            return super().resume_or_load(path, resume=resume)
+            if self.state is RunState.RUNNING:
+                self.rewind(name)
+            else:
+                self.checkpointer.load(name)
         except DataError as error:
             if isinstance(error.__cause__, ConfigError):
                 raise error.__cause__ from None
             raise
+        for each in self.checkpointer.names():  # of the run that was given up: it comes there again, maybe otherwise
+            if (self.checkpointer.iteration_of(each) or 0) >= self.iter:
+                self.checkpointer.remove(each)
+        for model in self.models.values():
+            model.zero_grad()  # of a batch that was cut off
+        self.keep_now = self.keep_next = False
+        self._points_kept = 0  # the start is needed until there are enough others beyond where we are now
+        self._rng_of = name
+        if self.iter:
+            self._check_ids()
+
+    def next_round(self) -> bool:
+        """Run a round, as in `Trainer`; where a party was started again, meet and go on from a common checkpoint."""
+        try:
+            self._settle()
+            return super().next_round()
+        except PeerRestarted as restarted:
+            self.party._meet_again(restarted)
+            return True
+
+    def _settle(self) -> None:
+        """Put the random generators to where they stood, and keep the start of a run."""
+        if self._rng_of is not None:
+            self.checkpointer.load(self._rng_of, only=["rng"])
+            self._rng_again, self._rng_of = self._rng_of, None
+        if self.iter == 0 and self.round == 0 and self._started_run != self.party._run_name:
+            self.checkpointer.save(START_NAME, tag=False)
+            self._started_run = self.party._run_name
+
+    def keep_point(self) -> None:
+        """Write the numbered checkpoint of the last finished batch; the start goes when there are enough others."""
+        super().keep_point()
+        self._points_kept += 1
+        if self._points_kept >= self.party.max_to_keep:
+            self.checkpointer.remove(START_NAME)
 
     def batch_done(self) -> None:
-        """Write the untagged checkpoints that hooks have asked for; a party resumes between rounds only."""
+        """Write the checkpoint that the host wants here, and the untagged ones that hooks have asked for."""
+        if self.keep_now:
+            self.keep_point()
+        self.keep_now, self.keep_next = self.keep_next, False
         if self._requested:
             self._write_requested(tagged=False)
 
     def own_state(self) -> dict[str, Any]:
-        """Keep the rows of the metric tables, and a digest of the ids that are trained and tested on."""
+        """Keep the rows of the metric tables, the run's name, a digest of its ids, and how far the pass at hand is."""
+        loss = self.round_loss
         return {
+            "run": self.party._run_name,
             "tables": {name: table.rows() for name, table in self.party._metric_sets.items()},
             "ids": self._ids_digest(),
+            "pass": {"rows": self.ctx.get("num_samples", 0), "loss": [loss.total, loss.rows, loss.last]},
         }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Put the rows of the metric tables back; those of a set that is not declared any more are left out."""
         self._resumed_ids = state["ids"]
+        self._resumed_pass = state["pass"]
         for name, rows in state["tables"].items():
             if name in self.party._metric_sets:
                 self.party._metric_sets[name].replace_rows(rows)
@@ -246,12 +313,7 @@ class PartyTrainer(Trainer, Generic[S], ABC):
     def _ids_digest(self) -> str:
         return digest_of([*self.party.train_ids, "", *self.party.test_ids], b"checkpoint").hex()
 
-    def check_ids(self) -> None:
-        """Compare the ids of a resumed run with those that it began with.
-
-        Raises:
-            AlignmentError: they differ.
-        """
+    def _check_ids(self) -> None:
         if self._resumed_ids is not None and self._resumed_ids != self._ids_digest():
             raise AlignmentError(
                 "the checkpoint was made with other train or test ids",
@@ -269,6 +331,11 @@ class PartyTrainer(Trainer, Generic[S], ABC):
         raise ConfigError("a party cannot train alone: the others would not follow", expected="rounds to do it")
 
     finetune = train
+
+    def rewind(self, name: str) -> None:
+        """Go back to a checkpoint while the run goes on, as in `Trainer`."""
+        super().rewind(name)
+        self.max_iter = self.planned_iterations()
 
     def failed(self, error: BaseException) -> None:
         """Tell the other parties before anything else: hooks at the end of a run may take their time."""
@@ -294,3 +361,12 @@ class PartyTrainer(Trainer, Generic[S], ABC):
             party=self.party.feature_key,
             advice=f"The traceback is in the output of {self.party.feature_key}.",
         )
+
+
+def _done() -> LocalBatch:
+    """Stand for a batch that was done before the run was cut off.
+
+    Raises:
+        RuntimeError: always; nobody asks for it.
+    """
+    raise RuntimeError("a batch that is done was asked for again")

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from heterofed.config import Settings
-from heterofed.errors import HeterofedError, TaskFailed
+from heterofed.errors import HeterofedError, PeerRestarted, TaskFailed
 from heterofed.frames.messages import Matching, Reveal
 from heterofed.metrics.progress import Progress
 from heterofed.metrics.tables import MetricsTable
 from heterofed.tasks.model import MIN_PARTIES, PartyStatus, TaskStatus
 from heterofed.wire.transport import Transport
+
+
+class AlreadyCompleted(Exception):
+    """The task's record says that it is completed: this party's outputs were written before."""
 
 
 class TaskRecord(Protocol):
@@ -37,8 +41,15 @@ class TaskRecord(Protocol):
     def look(self) -> None:
         """Raise TaskAborted if the record says that another party failed, or that the task was cancelled."""
 
+    def is_completed(self) -> bool:
+        """Return whether the record says that the task is completed."""
 
-class HostMoved(Exception):
+
+TERMINATED = 128 + 15
+"""Exit code of a process that SIGTERM has ended."""
+
+
+class HostMoved(PeerRestarted):
     """The host was started again at another address."""
 
 
@@ -103,6 +114,8 @@ def as_failure(error: BaseException) -> HeterofedError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return TaskFailed("its user interrupted it")
+    if isinstance(error, SystemExit) and error.code == TERMINATED:
+        return TaskFailed("its process was told to end (SIGTERM)")
     if not isinstance(error, Exception):
         return TaskFailed("its own code ended the process")
     return TaskFailed(f"stopped by an unexpected {type(error).__name__}", advice="Please report it with the traceback.")

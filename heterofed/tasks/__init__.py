@@ -1,6 +1,7 @@
 """What a task id means: its life and parties (`model`), where they are kept (`store`), who is where (`directory`)."""
 
 from heterofed.tasks.directory import Directory, HostAddress, open_directory
+from heterofed.tasks.guests import GuestList
 from heterofed.tasks.model import (
     Party,
     PartyStatus,
@@ -15,6 +16,7 @@ from heterofed.tasks.store import LogEntry, TaskStore
 
 __all__ = [
     "Directory",
+    "GuestList",
     "HostAddress",
     "LogEntry",
     "Party",

@@ -35,6 +35,7 @@ task_table = sa.Table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("created_at", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("expires_at", sa.Float),  # the same; nobody new comes in from then on
 )
 party_table = sa.Table(
     "parties",
@@ -47,6 +48,7 @@ party_table = sa.Table(
     sa.Column("role", sa.String(16)),
     sa.Column("public_key", sa.LargeBinary(LONGEST_VALUE)),
     sa.Column("endpoint", sa.String(LONGEST_VALUE)),
+    sa.Column("key_trusted", sa.Boolean),  # NULL is no
     # A key belongs to one party, or one could speak for another.
     sa.UniqueConstraint("task_id", "public_key", name="one_party_per_key"),
 )
@@ -102,10 +104,12 @@ class Database:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
         with self.transaction() as connection:
-            ready = sa.inspect(connection).has_table(log_table.name)
+            ready = sa.inspect(connection).has_table(log_table.name) and not _missing(connection)
         if not ready:
             with self.transaction(write=True) as connection:
                 _metadata.create_all(connection)
+                for column in _missing(connection):
+                    _add(connection, column)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
@@ -151,6 +155,21 @@ class Database:
             expected="a database that we may read and write",
             advice="Check its folder, its permissions and the room left, or set HETEROFED_HOME to another folder.",
         )
+
+
+def _missing(connection: sa.Connection) -> list[sa.Column[Any]]:
+    """Return the columns that a database of an earlier version lacks."""
+    missing = []
+    for table in (task_table, party_table):
+        there = {each["name"] for each in sa.inspect(connection).get_columns(table.name)}
+        missing += [column for column in table.columns if column.name not in there]
+    return missing
+
+
+def _add(connection: sa.Connection, column: sa.Column[Any]) -> None:
+    # Nothing that is added later may be NOT NULL: an older version goes on writing rows without it.
+    kind = column.type.compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}")
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heterofed.config import Settings
+from heterofed.errors import UnknownTask
 from heterofed.tasks.model import Task
 from heterofed.tasks.store import TaskStore
 
@@ -74,10 +75,16 @@ class Directory:
     def party_of(self, task_id: str, public_key: bytes) -> str | None:
         """Return the feature key of the party of this task that owns a key, or None: keep it out.
 
+        A task that is cancelled, completed or expired admits nobody; one that failed may be launched again.
+
         Raises:
             OutputError: the store fails; who asks must keep the key out.
         """
-        return self.store.owner_of(task_id, public_key)
+        try:
+            task = self.store.get(task_id)
+        except UnknownTask:
+            return None
+        return task.owner_of(public_key) if task.why_over() is None else None
 
 
 def open_directory(settings: Settings) -> Directory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Literal
 
@@ -38,7 +38,7 @@ class TaskStatus(str, Enum):
     COMPLETED = "COMPLETED"
     """Every round is done. For good."""
     FAILED = "FAILED"
-    """A party gave up; the task may be launched again."""
+    """A party gave up; the task may be launched again, or cancelled."""
     CANCELLED = "CANCELLED"
     """Somebody decided to stop it. For good."""
 
@@ -57,7 +57,7 @@ MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
     _S.ALIGNING: _BREAKS | {_S.ONGOING, _S.GATHERING},
     _S.ONGOING: _BREAKS | {_S.TESTING, _S.COMPLETED, _S.GATHERING},
     _S.TESTING: _BREAKS | {_S.ONGOING, _S.COMPLETED, _S.GATHERING},
-    _S.FAILED: frozenset({_S.GATHERING}),
+    _S.FAILED: frozenset({_S.GATHERING, _S.CANCELLED}),
     _S.COMPLETED: frozenset(),
     _S.CANCELLED: frozenset(),
 }
@@ -98,6 +98,9 @@ class Party:
     endpoint: str | None = None
     """Where it listens, for example tcp://127.0.0.1:40123; only a running host has one."""
 
+    key_trusted: bool = False
+    """Whether somebody said that this public key, and no other, is this party."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -114,6 +117,25 @@ class Task:
 
     parties: tuple[Party, ...]
     """In the order they were named when the task was created."""
+
+    expires_at: datetime | None = None
+    """From then on nobody new comes in; None: never. With its time zone, UTC."""
+
+    def owner_of(self, public_key: bytes) -> str | None:
+        """Return the feature key of the party that has this public key, or None."""
+        for party in self.parties:
+            if party.public_key is not None and party.public_key == public_key:
+                return party.feature_key
+        return None
+
+    def why_over(self, now: datetime | None = None) -> str | None:
+        """Return why no party may come in any more, or None; completes "task ID …"."""
+        if self.status in (TaskStatus.COMPLETED, TaskStatus.CANCELLED):
+            because = f": {self.reason}" if self.status is TaskStatus.CANCELLED and self.reason else ""
+            return f"is {self.status.value}{because}"
+        if self.expires_at is not None and (now or datetime.now(timezone.utc)) >= self.expires_at:
+            return f"expired at {self.expires_at:%Y-%m-%d %H:%M} UTC"
+        return None
 
     @property
     def feature_keys(self) -> tuple[str, ...]:
@@ -184,6 +206,27 @@ def check_feature_keys(texts: Iterable[object]) -> tuple[str, ...]:
     if not MIN_PARTIES <= len(keys) <= MAX_PARTIES:
         raise ConfigError(f"a task of {len(keys)} parties", expected=f"{MIN_PARTIES} to {MAX_PARTIES} feature keys")
     return keys
+
+
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_DURATION = re.compile(r"([0-9]{1,6})([mhd])")
+LONGEST_LIFE = timedelta(days=3650)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return how long "90m", "12h" or "7d" is.
+
+    Raises:
+        ConfigError: it is none of these, nothing, or more than ten years.
+    """
+    match = _DURATION.fullmatch(text)
+    duration = int(match[1]) * _UNITS[match[2]] if match else timedelta()
+    if not timedelta() < duration <= LONGEST_LIFE:
+        raise ConfigError(
+            f"{text[:_SHOWN]!r} is no duration",
+            expected="minutes, hours or days up to 3650d, for example 90m, 12h or 7d",
+        )
+    return duration
 
 
 def no_such_party(task_id: str, feature_key: object, known: Iterable[str]) -> ConfigError:

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Any, Final, Literal, get_args
 
@@ -68,24 +68,32 @@ class TaskStore:
         """The file, or the URL without its password: what to call this store before people."""
         return self._database.where
 
-    def create(self, name: str, parties: Iterable[str]) -> Task:
+    def create(self, name: str, parties: Iterable[str], *, lives_for: timedelta | None = None) -> Task:
         """Create a task of a new, unguessable id.
 
         Args:
             name: what people call it; 1 to 200 printable characters.
             parties: 2 to 9 distinct feature keys.
+            lives_for: after this time nobody new comes in; None: no end.
 
         Raises:
-            ConfigError: the name or a feature key cannot be one.
+            ConfigError: the name or a feature key cannot be one, or the task would have expired already.
         """
+        if lives_for is not None and lives_for <= timedelta():
+            raise ConfigError("a task would expire before it begins", expected="a time to live of more than nothing")
         if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
             raise ConfigError("the name of a task is wrong", expected=f"1 to {LONGEST_NAME} printable characters")
         keys = check_feature_keys(parties)
         task_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+        now = time.time()
         with self._transaction(write=True) as connection:
             connection.execute(
                 task_table.insert().values(
-                    id=task_id, name=name, status=TaskStatus.CREATED.value, created_at=time.time()
+                    id=task_id,
+                    name=name,
+                    status=TaskStatus.CREATED.value,
+                    created_at=now,
+                    expires_at=None if lives_for is None else now + lives_for.total_seconds(),
                 )
             )
             rows = [
@@ -144,7 +152,8 @@ class TaskStore:
 
         Raises:
             ConfigError: the task has no such party; it has another host; this is its running host and no
-                collaborator; another party has this key; or a value is of the wrong type. Nothing is changed.
+                collaborator; another party has this key; it is trusted under another key only; or a value is of the
+                wrong type. Nothing is changed.
             UnknownTask: there is none of this id here.
         """
         if status is not KEEP and not isinstance(status, PartyStatus):
@@ -172,8 +181,11 @@ class TaskStore:
                     expected="a feature_key of its own for every party",
                     advice="Give this party its own feature_key; a host that was killed has to be launched again.",
                 )
-            if public_key is not KEEP and public_key is not None:
-                _check_no_other_owner(task, feature_key, public_key)
+            if public_key is not KEEP and public_key != party.public_key:
+                if party.key_trusted:
+                    raise _not_trusted(task_id, feature_key)
+                if public_key is not None:
+                    _check_no_other_owner(task, feature_key, public_key)
             if changes:
                 mine = (party_table.c.task_id == task_id) & (party_table.c.feature_key == feature_key)
                 connection.execute(party_table.update().where(mine).values(**changes))
@@ -188,12 +200,21 @@ class TaskStore:
         """
         return self.set_party(task_id, feature_key, role="host")
 
-    def owner_of(self, task_id: str, public_key: bytes) -> str | None:
-        """Return the feature key of the party of this task that has this public key, or None."""
-        owner = (party_table.c.task_id == task_id) & (party_table.c.public_key == public_key)
-        with self._transaction() as connection:
-            found: str | None = connection.scalar(sa.select(party_table.c.feature_key).where(owner))
-        return found
+    def trust(self, task_id: str, feature_key: str, public_key: bytes) -> Task:
+        """Say which public key a party has: from now on that key, and no other that it announces, is this party.
+
+        Raises:
+            ConfigError: the task has no such party, or another party of it has this key.
+            UnknownTask: there is none of this id here.
+        """
+        _check_value("public_key", public_key, bytes)
+        with self._transaction(write=True) as connection:
+            task = self._get(connection, task_id, lock=True)
+            task.party(feature_key)
+            _check_no_other_owner(task, feature_key, public_key)
+            mine = (party_table.c.task_id == task_id) & (party_table.c.feature_key == feature_key)
+            connection.execute(party_table.update().where(mine).values(public_key=public_key, key_trusted=True))
+            return self._get(connection, task_id)
 
     def log(self, task_id: str, feature_key: str, text: str) -> None:
         """Append a line to a task's log; past 4000 characters it is cut.
@@ -256,6 +277,18 @@ def _check_no_other_owner(task: Task, feature_key: str, public_key: bytes) -> No
             )
 
 
+def _not_trusted(task_id: str, feature_key: str) -> ConfigError:
+    return ConfigError(
+        f"{feature_key} comes with another key than the one that task {task_id} trusts",
+        party=feature_key,
+        expected="the key that was given to `heterofed keys trust`",
+        advice=(
+            f"If this is the right party with a new key, run: "
+            f'heterofed keys trust {task_id} {feature_key} "$(heterofed keys show {feature_key})"'
+        ),
+    )
+
+
 def _check_value(name: str, value: object, kind: type[bytes] | type[str]) -> None:
     if value is KEEP or value is None:
         return
@@ -275,8 +308,17 @@ def _utc(seconds: float) -> datetime:
 
 
 def _party(row: sa.Row[Any]) -> Party:
-    return Party(row.feature_key, PartyStatus(row.status), row.reason, row.role, row.public_key, row.endpoint)
+    return Party(
+        row.feature_key,
+        PartyStatus(row.status),
+        row.reason,
+        row.role,
+        row.public_key,
+        row.endpoint,
+        bool(row.key_trusted),
+    )
 
 
 def _task(row: sa.Row[Any], parties: Iterable[Party]) -> Task:
-    return Task(row.id, row.name, TaskStatus(row.status), _utc(row.created_at), row.reason, tuple(parties))
+    expires_at = None if row.expires_at is None else _utc(row.expires_at)
+    return Task(row.id, row.name, TaskStatus(row.status), _utc(row.created_at), row.reason, tuple(parties), expires_at)

@@ -17,17 +17,15 @@ The files are torch.save's, and are read with `torch.load(weights_only=True)`: n
 from __future__ import annotations
 
 import logging
-import os
-import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from heterofed.errors import ConfigError, DataError
 from heterofed.files import folder_whole, make_folder, refused, write_whole
+from heterofed.training.checkpoint_folder import TAG, CheckpointFolder, check_name
 from heterofed.training.generators import RandomGenerators
 from heterofed.training.stateful import Group, Stateful, fit_weights, listed, put_states, read_state, write_state
 
@@ -35,12 +33,8 @@ __all__ = ["Checkpointer", "Group", "RandomGenerators", "Stateful"]
 
 logger = logging.getLogger(__name__)
 
-_TAG = "last_checkpoint"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_LEFT_BEHIND = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>part|old)")  # what heterofed.files calls its folders
 
-
-class Checkpointer:
+class Checkpointer(CheckpointFolder):
     """Writes a run's checkpoints into a folder and goes on from them.
 
     One process at a time writes to the folder. Others may read it, and other files may lie in it.
@@ -63,9 +57,9 @@ class Checkpointer:
             raise ConfigError(f"max_to_keep is {max_to_keep}", expected="1 or more, or None to keep all checkpoints")
         if not parts:
             raise ConfigError("a checkpoint without parts", expected='at least one, for example {"model": model}')
-        _check_name(prefix, "the prefix of checkpoints")
+        super().__init__(folder, prefix)
         for name, part in parts.items():
-            _check_name(name, "a part of a checkpoint")
+            check_name(name, "a part of a checkpoint")
             if name == "iteration":
                 raise ConfigError(
                     "no part of a checkpoint can be called iteration: that is what `load` calls its number"
@@ -75,8 +69,6 @@ class Checkpointer:
                     f"the part {name} of a checkpoint is a {type(part).__name__}",
                     expected="something with state_dict() and load_state_dict(state)",
                 )
-        self.folder = folder
-        self.prefix = prefix
         self._parts = dict(parts)
         self._max_to_keep = max_to_keep
 
@@ -100,7 +92,7 @@ class Checkpointer:
                 holds what no checkpoint can hold.
             OutputError: it cannot be written; what was there before is untouched.
         """
-        _check_name(name, "a checkpoint")
+        check_name(name, "a checkpoint")
         target = self.folder / name
         states = {part: each.state_dict() for part, each in self._parts.items()}
         self._tidy()
@@ -111,9 +103,7 @@ class Checkpointer:
         make_folder(self.folder)
         with folder_whole(target) as folder:
             for part, state in states.items():
-                write_state(state, folder / f"{part}.pt", part)
-            _settle(folder)
-        _settle(self.folder)
+                write_state(state, folder / f"{part}.pt", part, named=target / f"{part}.pt")
         if tag and not name.endswith("_best"):
             self.tag_last_checkpoint(name)
         return target
@@ -145,8 +135,7 @@ class Checkpointer:
             raise ConfigError(
                 f"no run can go on from {name} in {self.folder}", expected="a checkpoint there that is not a best one"
             )
-        write_whole(self.folder / _TAG, lambda file: file.write(name.encode()))
-        _settle(self.folder)
+        write_whole(self.folder / TAG, lambda file: file.write(name.encode()))
 
     def _remove(self, checkpoint: Path) -> None:
         # Under another name first: a process that is killed on the way leaves no half of a checkpoint behind.
@@ -155,23 +144,15 @@ class Checkpointer:
             checkpoint.replace(away)
             shutil.rmtree(away)
 
-    def _tidy(self) -> None:
-        """Remove what a killed process left behind; a checkpoint that it was about to replace gets its name back."""
-        with refused(self.folder):
-            for name, aside in self._set_aside().items():
-                if not (self.folder / name).exists():
-                    aside.replace(self.folder / name)
-            for left, match in self._hidden():
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                elif match["name"] == _TAG:
-                    left.unlink(missing_ok=True)
+    def remove(self, name: str) -> None:
+        """Remove a checkpoint; nothing happens where there is none of this name.
 
-    # --- what is there ------------------------------------------------------------------------------------------------
-
-    def names(self) -> list[str]:
-        """Return the names of the numbered checkpoints, oldest first."""
-        return self._oldest_first(self._stored(), self.iteration_of(self._tag() or ""))
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        stored = self._stored()
+        if name in stored:
+            self._remove(stored[name])
 
     def has_checkpoint(self) -> bool:
         """Return whether there is a checkpoint to go on from.
@@ -201,50 +182,11 @@ class Checkpointer:
         ]
         if not whole:
             raise DataError(
-                f"{self.folder / _TAG} names {tag[:100]!r}, which is not there, and no other checkpoint is",
-                advice=f"Put that folder back, or remove {_TAG} to start afresh.",
+                f"{self.folder / TAG} names {tag[:100]!r}, which is not there, and no other checkpoint is",
+                advice=f"Put that folder back, or remove {TAG} to start afresh.",
             )
-        logger.warning("%s names %r, which is not there: going on from %s", self.folder / _TAG, tag[:100], whole[-1])
+        logger.warning("%s names %r, which is not there: going on from %s", self.folder / TAG, tag[:100], whole[-1])
         return whole[-1]
-
-    def iteration_of(self, name: str) -> int | None:
-        """Return the number in a checkpoint's name, None if it is not a numbered one of this prefix."""
-        digits = name.removeprefix(f"{self.prefix}_")
-        number = int(digits) if re.fullmatch("[0-9]{7,18}", digits) else None
-        return number if number is not None and name == self._numbered(number) else None
-
-    def _numbered(self, iteration: int) -> str:
-        return f"{self.prefix}_{iteration:07d}"
-
-    def _tag(self) -> str | None:
-        path = self.folder / _TAG
-        try:
-            return path.read_text(encoding="utf-8", errors="replace").strip()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
-
-    def _stored(self) -> dict[str, Path]:
-        """Return name -> folder; a killed process may have left a checkpoint under the name it was set aside by."""
-        here = self.folder.iterdir() if self.folder.is_dir() else ()
-        return {
-            **self._set_aside(),
-            **{each.name: each for each in here if _NAME.fullmatch(each.name) and each.is_dir()},
-        }
-
-    def _set_aside(self) -> dict[str, Path]:
-        return {match["name"]: path for path, match in self._hidden() if match["kind"] == "old" and path.is_dir()}
-
-    def _hidden(self) -> Iterator[tuple[Path, re.Match[str]]]:
-        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
-            if match := _LEFT_BEHIND.fullmatch(path.name):
-                yield path, match
-
-    def _oldest_first(self, stored: Collection[str], newest: int | None) -> list[str]:
-        # Numbers above the newest are left from an earlier run in this folder: they are the oldest, not the newest.
-        numbered = [(number, name) for name in stored if (number := self.iteration_of(name)) is not None]
-        return [name for number, name in sorted(numbered, key=lambda each: (newest is None or each[0] <= newest, each))]
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -333,24 +275,20 @@ class Checkpointer:
         self.load(name)
         return name
 
+    def readable(self, name: str) -> bool:
+        """Return whether a checkpoint has all parts of this run, each as it was written; reads every byte of them.
+
+        A warning names the file that is not and says why.
+        """
+        folder = self._stored().get(name, self.folder / name)
+        try:
+            for part in self._parts:
+                read_state(folder / f"{part}.pt")
+        except DataError as error:
+            logger.warning("the checkpoint %s cannot be used: %s", name[:100], error.what)
+            return False
+        return True
+
 
 def _may_be_replaced(target: Path) -> bool:
     return target.is_dir() and (any(target.glob("*.pt")) or not any(target.iterdir()))
-
-
-def _check_name(name: str, what: str) -> None:
-    if not _NAME.fullmatch(name) or name == _TAG:
-        raise ConfigError(
-            f"{name!r} cannot be the name of {what}",
-            expected=f"at most 100 letters, digits, '_', '-' and '.', beginning with a letter or digit, but not {_TAG}",
-        )
-
-
-def _settle(folder: Path) -> None:
-    """Let a folder's list of names reach the disk, where the system can do that, before what refers to it does."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from heterofed.errors import ConfigError, DataError
-from heterofed.files import write_whole
+from heterofed.files import write_synced
 from heterofed.training.generators import RandomGenerators
 
 
@@ -139,14 +139,20 @@ def fit_weights(saved: dict[str, Any], mine: Mapping[str, Any]) -> tuple[int, di
     return taken, reasons
 
 
-def write_state(state: Mapping[str, Any], path: Path, part: str) -> None:
-    """Write a part's state, and prove that it can be read.
+def write_state(state: Mapping[str, Any], path: Path, part: str, *, named: Path | None = None) -> None:
+    """Write a part's state into a folder that is temporary itself, and prove that it can be read.
+
+    Args:
+        state: of the part.
+        path: the file.
+        part: its name.
+        named: what an error calls the file; by default `path`.
 
     Raises:
         ConfigError: it holds what no checkpoint can hold.
         OutputError: the file cannot be written.
     """
-    write_whole(path, lambda file: torch.save(state, file))  # on the disk before the folder takes its name
+    write_synced(path, lambda file: torch.save(state, file), named=named)
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # the tensors themselves are not read
     except Exception as error:  # torch names many
@@ -165,10 +171,6 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is not there, torn, changed since it was written, or no part of a checkpoint.
     """
-    if not path.is_file():
-        raise DataError(
-            f"there is no {path}", advice="The checkpoint was written by a run with other parts, or a file was removed."
-        )
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip():  # torch writes checksums, but does not look at them
@@ -176,6 +178,10 @@ def read_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError(f"it holds a {type(state).__name__}")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(
+            f"there is no {path}", advice="The checkpoint was written by a run with other parts, or a file was removed."
+        ) from error
     except Exception as error:  # torch names many
         raise DataError(
             f"{path} cannot be read: {_why_unreadable(error)}",

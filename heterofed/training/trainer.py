@@ -157,8 +157,8 @@ class Trainer(Routines):
             self.state = RunState.RUNNING
             try:
                 self.fire(TRIGGER.BEFORE_TRAIN)
-                while not self.is_finished():
-                    self._one_round()
+                while self.next_round():
+                    pass
                 self.state = RunState.SUCCEEDED
             except BaseException as error:
                 self.state = RunState.FAILED
@@ -175,6 +175,26 @@ class Trainer(Routines):
                 yield
             finally:
                 self._in_storage = False
+
+    def next_round(self) -> bool:
+        """Run a round, unless there is none to come; return whether there was one."""
+        if self.is_finished():
+            return False
+        self._one_round()
+        return True
+
+    def rewind(self, name: str) -> None:
+        """Go back to a checkpoint while the run goes on; hooks are told before and after.
+
+        Raises:
+            DataError, ConfigError: as `Checkpointer.load`.
+        """
+        for hook in self.hooks.values():
+            hook.before_rewind()
+        self._requested, self._stop_reason = {}, None
+        self.checkpointer.load(name)
+        for hook in self.hooks.values():
+            hook.after_rewind()
 
     def _one_round(self) -> None:
         with self.ctx.scope(LIFECYCLE.ROUND):
@@ -280,7 +300,11 @@ class Trainer(Routines):
             if name:
                 self.checkpointer.save(name, tag=tag)
             else:
-                self.checkpointer.save_iteration(max(0, self.iter - 1))
+                self.keep_point()
+
+    def keep_point(self) -> None:
+        """Write the numbered checkpoint of the last finished batch."""
+        self.checkpointer.save_iteration(max(0, self.iter - 1))
 
     def resume_or_load(self, path: str | Path = "", *, resume: bool = True) -> str | None:
         """Go on where the last checkpoint left off, or begin with the weights of another run.

@@ -3,6 +3,7 @@
 from heterofed.wire.faulty import FaultyTransport
 from heterofed.wire.keys import KeyPair, load_or_create
 from heterofed.wire.memory import MemoryHub, MemoryTransport
+from heterofed.wire.reliable import ReliableTransport
 from heterofed.wire.transport import Buffer, Delivery, Doorkeeper, Transport
 from heterofed.wire.zeromq import CollaboratorTransport, HostTransport
 
@@ -16,6 +17,7 @@ __all__ = [
     "KeyPair",
     "MemoryHub",
     "MemoryTransport",
+    "ReliableTransport",
     "Transport",
     "load_or_create",
 ]

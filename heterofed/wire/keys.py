@@ -11,10 +11,15 @@ import os
 import re
 import secrets
 import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from zmq.utils import z85
 
 from heterofed.errors import ConfigError, OutputError
 
@@ -65,6 +70,77 @@ class KeyPair:
         return f"KeyPair(public={self.public!r}, secret=<hidden>)"
 
 
+def check_public_key(text: str) -> bytes:
+    """Return a public key that somebody typed, as the bytes that a task lists.
+
+    Raises:
+        ConfigError: it is not 40 characters of Z85, or a point whose owner anybody could pretend to be (RFC 7748,
+            section 6.1: the shared secret with it is zero).
+    """
+    text = text.strip()
+    try:
+        key = text.encode("ascii")
+        if len(key) != KEY_CHARACTERS:
+            raise ValueError
+        raw = z85.decode(key)
+        if z85.encode(raw) != key:
+            raise ValueError
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(raw))
+    except (ValueError, KeyError, struct.error):
+        raise ConfigError(
+            f"a text of {len(text)} characters is no public key",
+            expected=f"{KEY_CHARACTERS} characters of Z85, as `heterofed keys show NAME` prints them",
+            advice="Put it in single quotes, or the shell changes some of its characters.",
+        ) from None
+    return key
+
+
+def create(folder: Path, name: str) -> KeyPair:
+    """Make a key in `<folder>/<name>.key`, where none may be yet.
+
+    Args:
+        folder: made with mode 0700 where it is missing.
+        name: feature key of the party: letters, digits, `_`, `-` and `.`.
+
+    Raises:
+        ConfigError: there is a file of this name; the name is not a feature key; others may write to the folder.
+        OutputError: the file cannot be written.
+    """
+    path = _path(folder, name)
+    with _named_failures(path, name):
+        _prepare(folder)
+        key = KeyPair.generate()
+        if not _create(path, key):
+            raise ConfigError(
+                f"there is a key {path} already",
+                expected="a name without a key; nothing was changed",
+                advice="Tasks may list it: move it away yourself if nobody needs it any more.",
+            )
+    return key
+
+
+def load(folder: Path, name: str) -> KeyPair:
+    """Return the key in `<folder>/<name>.key`.
+
+    Raises:
+        ConfigError: there is none; the name is not a feature key; others may read the file or write to the folder;
+            the file does not hold a key.
+        OutputError: the file cannot be read.
+    """
+    path = _path(folder, name)
+    with _named_failures(path, name):
+        if folder.is_dir():
+            _refuse_open_folder(folder)
+        found = _load(path)
+    if found is None:
+        raise ConfigError(
+            f"there is no key {path}",
+            expected="a key of this name",
+            advice=f"Make one with `heterofed keys new {name}`, or see that HETEROFED_HOME is right.",
+        )
+    return found
+
+
 def load_or_create(folder: Path, name: str) -> KeyPair:
     """Return the key in `<folder>/<name>.key`; the first caller makes it, and every process gets the same one.
 
@@ -77,25 +153,39 @@ def load_or_create(folder: Path, name: str) -> KeyPair:
             not hold a key.
         OutputError: the file cannot be read or written.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name[:100]!r} cannot name a key", expected="1 to 100 letters, digits, '_', '-' or '.'")
-    path = folder / f"{name}.key"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_open_folder(folder)
+    path = _path(folder, name)
+    with _named_failures(path, name):
+        _prepare(folder)
         found = _load(path)
         if found is None:
             _create(path, KeyPair.generate())
             found = _load(path)  # not ours if another process was faster
+    if found is None:
+        raise OutputError(f"the key file {path} vanished while it was made", party=name, advice="Try again.")
+    return found
+
+
+def _path(folder: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name[:100]!r} cannot name a key", expected="1 to 100 letters, digits, '_', '-' or '.'")
+    return folder / f"{name}.key"
+
+
+@contextmanager
+def _named_failures(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(
             f"the key file {path} cannot be read or written: {error.strerror}",
             party=name,
             advice="Check that the folder exists, is yours and has room (HETEROFED_HOME).",
         ) from error
-    if found is None:
-        raise OutputError(f"the key file {path} vanished while it was made", party=name, advice="Try again.")
-    return found
+
+
+def _prepare(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _refuse_open_folder(folder)
 
 
 def _refuse_open_folder(folder: Path) -> None:
@@ -118,19 +208,27 @@ def _load(path: Path) -> KeyPair | None:
             raise ConfigError(
                 f"others may read the key file {path}", expected="mode 0600", advice=f"Run: chmod 600 {path}"
             )
-        content = file.read(4096)
+        key = _parse(file.read(4096))
+    if key is None:
+        raise ConfigError(
+            f"the key file {path} does not hold a key",
+            advice="Restore it from a backup, or move it away to get a new key, which every task must then list.",
+        )
+    return key
+
+
+def _parse(content: bytes) -> KeyPair | None:
+    # By itself, so that no frame of a traceback that shows local variables holds the file's text.
     match = _FILE.fullmatch(content)
     if match:
         with contextlib.suppress(ConfigError):
             return KeyPair(match[1], match[2])
-    raise ConfigError(
-        f"the key file {path} does not hold a key",
-        advice="Restore it from a backup, or move it away to get a new key, which every task must then list.",
-    ) from None
+    return None
 
 
-def _create(path: Path, key: KeyPair) -> None:
-    """Put a whole file there, or leave the one that another process put there meanwhile."""
+def _create(path: Path, key: KeyPair) -> bool:
+    """Put a whole file there, or leave the one that is there already; return whether it is ours."""
+    ours = False
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -141,9 +239,11 @@ def _create(path: Path, key: KeyPair) -> None:
         # A link never replaces a file, a rename does: of two processes, the second must not win.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
+            ours = True
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
+    return ours
 
 
 def _sync(folder: Path) -> None:

@@ -143,6 +143,8 @@ class MemoryHub:
 class MemoryTransport(Transport):
     """One party's end at a `MemoryHub`, which makes it: `hub.transport(party)`."""
 
+    intact = True
+
     def __init__(self, hub: MemoryHub, party: str) -> None:
         self.party = party
         self._hub = hub

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 Buffer = bytes | bytearray | memoryview
 """One frame, to be sent. A transport must not change it, and the caller must not while it travels."""
@@ -34,6 +34,9 @@ class Transport(ABC):
 
     party: str
     """Feature key of the party whose end this is."""
+
+    intact: ClassVar[bool] = False
+    """Whether what arrives is what was sent, bit by bit, because something below vouches for it (CURVE does)."""
 
     @abstractmethod
     def send(self, to: str, frames: Sequence[Buffer], timeout_s: float = 0.0) -> None:

@@ -28,7 +28,7 @@ def demo(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "HETEROFED_PROGRESS": "auto"},
+        env={**os.environ, "HETEROFED_PROGRESS": "auto", "HETEROFED_REJOIN_TIMEOUT_S": "60"},
     )
 
 
@@ -63,10 +63,37 @@ def test_ctrl_c_ends_every_process_cleanly(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert output.rstrip().endswith("with --recover goes on after the last round")
+    assert output.rstrip().endswith("with --recover goes on where all of them were")
     assert "Traceback" not in output
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def process_of(demo: subprocess.Popen[str], script: str) -> int | None:
+    """Return the process id of the party that runs a script."""
+    for child in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split():
+        if f"/{script}\0" in Path(f"/proc/{child}/cmdline").read_text():
+            return int(child)
+    return None
+
+
+@pytest.mark.parametrize("script", ["host.py", "collaborator.py"])
+def test_a_party_that_is_killed_is_started_again_and_the_weights_are_the_same(tmp_path: Path, script: str) -> None:
+    out = tmp_path / "out"
+    process = demo(*SMALL, "--rounds", "3", "--out", str(out), "--no-dropout", "--verify-exact")
+    deadline = time.monotonic() + 60
+    while not list(out.glob("demo_collaborator/checkpoints/model_0*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    victim = process_of(process, script)
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    output, _ = process.communicate(timeout=100)
+
+    assert process.returncode == 0, output
+    assert "was killed; started again with --recover" in output
+    assert "weights of 2 parties are bit-identical to the unsplit network's" in output
 
 
 def test_a_wrong_data_folder_is_said_so_in_one_line(tmp_path: Path) -> None:

@@ -383,6 +383,27 @@ def test_prefetch_before_the_pass_does_nothing() -> None:
     assert len(list(source)) == 3
 
 
+@pytest.mark.parametrize("first", range(6))
+def test_a_pass_that_goes_on_in_its_middle_loads_nothing_of_what_is_done(first: int) -> None:
+    loaded: list[list[str]] = []
+
+    def load(ids: list[str]) -> Tensor:
+        loaded.append(ids)
+        return rows_of(ids)
+
+    order = RoundOrder(IDS, 2, KEY)
+    source = PlannedBatches(
+        order, load=load, model=Scale(), with_labels=False, form=form(), guard=unguarded, first=first
+    )
+    whole = list(planned())
+
+    rest = list(source)
+
+    assert loaded == list(order)[first:]
+    assert [each.digest for each in rest] == [each.digest for each in whole[first:]]
+    assert all(torch.equal(a.embedding, b.embedding) for a, b in zip(rest, whole[first:], strict=True))
+
+
 def test_an_order_without_ids_gives_no_batch() -> None:
     source = PlannedBatches(
         RoundOrder([], 2, KEY), load=rows_of, model=Scale(), with_labels=False, form=form(), guard=unguarded

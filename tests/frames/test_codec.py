@@ -158,14 +158,14 @@ def test_the_bytes_of_a_welcome_are_those_of_protocol_version_1() -> None:
 def test_encoding_does_not_copy_the_tensor() -> None:
     values = numbers()
 
-    _, blob = Codec().encode(Gradient(1, 0, None, pack(values)))
+    _, blob = Codec().encode(Gradient(1, 0, None, False, pack(values)))
 
     assert np.shares_memory(np.asarray(blob), values.numpy())
 
 
 def test_decoding_does_not_copy_the_blob() -> None:
     blob = bytearray(6 * 4)
-    header, _ = Codec().encode(Gradient(1, 0, None, pack(numbers())))
+    header, _ = Codec().encode(Gradient(1, 0, None, False, pack(numbers())))
 
     decoded = Codec().decode([header, blob])
 
@@ -202,7 +202,7 @@ def test_one_codec_goes_on_after_an_error_in_either_direction() -> None:
     with pytest.raises(FrameError):
         codec.decode([b"\xc1", b"left over"])
     with pytest.raises(LocalProtocolError):
-        codec.encode(Gradient(2**70, 0, None, pack(numbers())))
+        codec.encode(Gradient(2**70, 0, None, False, pack(numbers())))
 
     for message in one_of_each():
         assert codec.decode(copied(codec.encode(message))) == message
@@ -219,9 +219,9 @@ def test_a_message_above_the_limit_is_not_encoded() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Proceed(1, 2**70, None),
-        Proceed(1, 0, object()),  # type: ignore[arg-type]  # the mistake under test
-        Proceed(1, 0, torch.zeros(())),  # type: ignore[arg-type]  # the mistake under test
+        Proceed(1, 2**70, None, False),
+        Proceed(1, 0, object(), False),  # type: ignore[arg-type]  # the mistake under test
+        Proceed(1, 0, torch.zeros(()), False),  # type: ignore[arg-type]  # the mistake under test
         Abort("c1", "OutputError", "a broken name: \udcff"),
     ],
     ids=["an integer beyond 64 bits", "an object", "a tensor", "text that UTF-8 cannot write"],

@@ -15,9 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heterofed.errors import FrameError
-from heterofed.frames.codec import MAX_FRAMES, MAX_HEADER_BYTES, Codec, Frame
-from heterofed.frames.messages import AnyMessage
-from tests.frames.examples import ALL_TYPES, DIGEST, one_of_each
+from heterofed.frames.codec import MAX_FRAMES, MAX_HEADER_BYTES, MAX_PLAIN_BYTES, Codec, Frame
+from heterofed.frames.messages import (
+    PROTOCOL_VERSION,
+    AnyMessage,
+    BatchPlan,
+    Blob,
+    CheckIn,
+    Embedding,
+    Gradient,
+    Message,
+    PairingKey,
+    PairingKeys,
+    PsiPart,
+    Welcome,
+)
+from heterofed.frames.tensors import unpack
+from tests.chaos.corpus.mutations import Mutator
+from tests.frames.examples import ALL_TYPES, DIGEST, example, one_of_each
 
 MEMORY_BYTES = 1 << 20
 """Far more than any header below needs, far less than what they ask for."""
@@ -38,6 +53,15 @@ def embedding(
 ) -> bytes:
     """Return the header of an embedding, by default of one that is right."""
     return packed(["Embedding", round_, batch, rows, digest, [dtype, shape, blob]])
+
+
+def spoilt(kind: type[Message], **fields: object) -> bytes:
+    """Return the header of a message that is right but for these fields."""
+    names = list(kind.__struct_fields__)
+    values: list[object] = msgspec.msgpack.decode(Codec().encode(example(kind))[0])
+    for name, value in fields.items():
+        values[1 + names.index(name)] = value
+    return packed(values)
 
 
 def decoded_or_refused(frames: Sequence[Frame]) -> AnyMessage | None:
@@ -62,8 +86,9 @@ def refused(frames: Sequence[Frame]) -> str:
     return str(caught.value)
 
 
-def test_the_header_that_the_cases_below_spoil_is_right() -> None:
+def test_the_headers_that_the_cases_below_spoil_are_right() -> None:
     assert Codec().decode([embedding(), FOUR])
+    assert Codec().decode([spoilt(CheckIn)]) == example(CheckIn)
 
 
 @pytest.mark.parametrize("message", one_of_each(), ids=lambda message: type(message).__name__)
@@ -231,14 +256,20 @@ def test_rows_that_are_not_those_of_the_tensor_are_refused() -> None:
         embedding(batch=-1),
         embedding(digest=bytes(33)),
         embedding(digest="text"),
-        packed(["CheckIn", 1, "", "c1", bytes(16), True, True]),
-        packed(["CheckIn", 1, "t1", "x" * 65, bytes(16), True, True]),
-        packed(["CheckIn", 1, "t1", "c1", bytes(15), True, True]),
-        packed(["CheckIn", 1, "t1", "c1", bytes(16), 1, True]),
-        packed(["Welcome", bytes(16), bytes(17), ["host"], 1, 1.0]),
-        packed(["Welcome", bytes(16), bytes(16), ["host"], 1, -1.0]),
-        packed(["Welcome", bytes(16), bytes(16), ["host"], 1, float("nan")]),
-        packed(["BatchPlan", 1, False, 1, 1, True, 2**32, b""]),
+        spoilt(CheckIn, task_id=""),
+        spoilt(CheckIn, feature_key="x" * 65),
+        spoilt(CheckIn, nonce=bytes(15)),
+        spoilt(CheckIn, trainable=1),
+        spoilt(CheckIn, matching=["md5", "both", True]),
+        spoilt(Welcome, session=bytes(17)),
+        spoilt(Welcome, parties=["host", ""]),
+        spoilt(Welcome, calculation_timeout_s=-1.0),
+        spoilt(Welcome, calculation_timeout_s=float("nan")),
+        spoilt(PairingKey, public=bytes(31)),
+        spoilt(PairingKeys, publics=[bytes(32), bytes(33)]),
+        spoilt(BatchPlan, seed=2**32),
+        spoilt(BatchPlan, batches=2**53 + 1),
+        spoilt(Gradient, loss="0.5"),
         packed(["Abort", "c1", "OutputError", "x" * 2001]),
         packed(["StartTest"]),
         packed(["StartTest", 1, 2]),
@@ -251,7 +282,7 @@ def test_rows_that_are_not_those_of_the_tensor_are_refused() -> None:
     ids=lambda header: repr(header)[:40],
 )
 def test_a_field_outside_its_limits_is_refused(header: bytes) -> None:
-    assert "expected a message of protocol version 3" in refused([header])
+    assert f"expected a message of protocol version {PROTOCOL_VERSION}" in refused([header])
 
 
 def test_an_unknown_name_is_refused_without_repeating_it() -> None:
@@ -295,6 +326,63 @@ def test_a_header_above_the_limit_is_refused_unread() -> None:
 def test_a_message_above_the_limit_is_refused_unread() -> None:
     with pytest.raises(FrameError, match=r"a message of \d+ bytes; expected at most 1000\. Use smaller batches"):
         Codec(max_bytes=1000).decode([b"\xc1", bytes(1000)])
+
+
+def test_a_message_without_a_tensor_has_a_limit_of_its_own() -> None:
+    header = packed(["PsiPart", 0])
+    most = bytes(MAX_PLAIN_BYTES - len(header))
+
+    assert Codec().decode([header, most])
+    assert refused([header, most + b"x"]) == (
+        f"a message of {MAX_PLAIN_BYTES + 1} bytes without a tensor; expected at most {MAX_PLAIN_BYTES}. "
+        "Check that all parties run the same version of heterofed."
+    )
+    with pytest.raises(FrameError, match=r"a message of \d+ bytes without a tensor"):
+        Codec().encode(PsiPart(Blob(most + b"x")))
+
+
+def test_a_tensor_may_be_larger_than_other_messages() -> None:
+    rows = MAX_PLAIN_BYTES
+    message = Codec().decode([embedding(shape=[rows, 1], rows=rows), bytes(4 * rows)])
+
+    assert isinstance(message, Embedding)
+
+
+@pytest.mark.parametrize("many", [[], {}, "", b"", None, 1, 0.5, "x", bytes(16), bytes(32)], ids=repr)
+@pytest.mark.parametrize("message", one_of_each(), ids=lambda message: type(message).__name__)
+def test_a_header_of_many_things_takes_little_more_than_its_size(message: AnyMessage, many: object) -> None:
+    """In the place of any field; 80 bytes for each of the header are what an object of one byte may take."""
+    header, *blobs = Codec().encode(message)
+    fields = msgspec.msgpack.decode(header)
+    for at in range(1, len(fields)):
+        crowded = packed([*fields[:at], [many] * (60000 // len(packed(many))), *fields[at + 1 :]])
+        tracemalloc.start()
+        try:
+            decoded_or_refused([crowded, *blobs])
+            assert tracemalloc.get_traced_memory()[1] < 80 * MAX_HEADER_BYTES
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_seeded_corpus_of_spoilt_messages_gives_messages_or_frame_errors(seed: int) -> None:
+    """As in the chaos run; `tests/protocol/test_hostile_sessions.py` lets sessions receive them too."""
+    valid = [[bytes(frame) for frame in Codec().encode(message)] for message in one_of_each()]
+    makes = Mutator(valid, seed)
+    codec = Codec()
+
+    taken = 0
+    for _ in range(3000):
+        for frames in makes.sequence([makes.moment([valid])]):
+            try:
+                message = codec.decode(frames)
+            except FrameError:
+                continue
+            taken += 1
+            codec.encode(message)  # what we take we could say
+            if isinstance(message, Embedding | Gradient):
+                assert unpack(message.values).shape == message.values.shape
+    assert taken > 100
 
 
 def test_the_size_of_a_frame_is_counted_in_bytes_and_not_in_items() -> None:

@@ -19,7 +19,7 @@ DTYPES = list(TORCH_DTYPES.values())
 
 def travelled(values: Tensor) -> Tensor:
     """Return a tensor after a way through the codec, as bytes that nobody else holds."""
-    frames = Codec().encode(Gradient(1, 0, None, pack(values)))
+    frames = Codec().encode(Gradient(1, 0, None, False, pack(values)))
     decoded = Codec().decode([bytes(each) for each in frames])
     assert isinstance(decoded, Gradient)
     return unpack(decoded.values)

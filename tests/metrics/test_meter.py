@@ -33,8 +33,13 @@ HELLO = CheckIn(
     trainable=True,
     own_batches=False,
     matching=Matching("rsa", "both", False),
+    recover=False,
+    run=b"",
+    points=(0,),
 )
-WELCOME = Welcome(nonce=NONCE, session=NONCE, parties=("host", "c1"), max_rounds=1, calculation_timeout_s=0)
+WELCOME = Welcome(
+    nonce=NONCE, session=NONCE, parties=("host", "c1"), max_rounds=1, calculation_timeout_s=0, matched=False, resume=0
+)
 
 Kind = Literal["memory", "zeromq"]
 BOTH = pytest.mark.parametrize("kind", ["memory", "zeromq"])
@@ -66,7 +71,7 @@ def transports(kind: Kind) -> tuple[Transport, Transport]:
 def ends(kind: Kind) -> Iterator[tuple[Link, Link]]:
     """The two ends of a link, before anybody has said anything."""
     host, other = transports(kind)
-    settings = Settings(notice_every_s=10, link_grace_s=5)
+    settings = Settings(notice_every_s=10, rejoin_timeout_s=5)
     try:
         yield (
             Link(host, Role.HOST, ["c1"], settings, say=print),

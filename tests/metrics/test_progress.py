@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -298,6 +299,20 @@ def test_the_json_view_is_json_for_strict_readers_whatever_loss_a_peer_tells(tim
 
     for line in stream.getvalue().splitlines():
         json.loads(line, parse_constant=refuse)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_the_json_view_goes_on_where_nothing_can_be_written(time: Time) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as raw:
+        stream = io.TextIOWrapper(raw, write_through=True)
+        view = JsonProgress("hospital", stream)
+        run_a_task(view, time)
+        view.phase("matching ids")
+        view.show_matching(1, 2, 1.0, None)
+
+        assert view.now.phase == "matching ids"
+        with pytest.raises(OSError, match="No space left"):
+            stream.write("x")
 
 
 def test_the_bar_is_drawn_to_stderr(time: Time, capsys: pytest.CaptureFixture[str], said: list[str]) -> None:

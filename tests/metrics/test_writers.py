@@ -23,6 +23,7 @@ from heterofed.metrics.writers import (
     EventWriter,
     JSONWriter,
 )
+from tests.chaos.smalldisk import CannotMount, small_disk
 
 
 @pytest.fixture
@@ -353,6 +354,38 @@ def test_after_a_full_disk_the_file_ends_with_a_whole_line_and_nothing_is_lost(
     writer.close()
     assert [line["iteration"] for line in lines_of(path)] == [0, 1, 2, 3]
     assert lines_of(path)[2] == {**before[2], "accuracy": 1.0}
+
+
+@pytest.mark.parametrize("free", [0, 1, 2])
+def test_a_disk_that_is_really_full_keeps_the_whole_lines_and_gets_the_others_once_there_is_room(
+    tmp_path: Path, free: int
+) -> None:
+    whole = tmp_path / "whole.json"
+    with EventStorage() as storage:
+        writer = JSONWriter(whole)
+        train(storage, writer, range(250), period=1)
+        writer.close()
+    try:
+        with small_disk(tmp_path / "disk") as disk, EventStorage() as storage:
+            path = disk.folder / "metrics.json"
+            disk.fill(free)
+            writer = JSONWriter(path)
+            refusals = 0
+            for iteration in range(250):
+                before = lines_of(path) if path.exists() else []
+                try:
+                    train(storage, writer, range(iteration, iteration + 1), period=1)
+                except OutputError as error:
+                    refusals += 1
+                    assert f"cannot write {path}: No space left on device" in str(error)
+                    assert lines_of(path) == before
+                if refusals == 3:
+                    disk.mend()
+            writer.close()
+            assert refusals == 3
+            assert lines_of(path) == lines_of(whole)
+    except CannotMount as error:
+        pytest.skip(str(error))
 
 
 def test_a_write_with_nothing_new_does_not_touch_the_file(storage: EventStorage, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import msgspec
 import pytest
 
 from heterofed.errors import LocalProtocolError, RemoteProtocolError
@@ -16,6 +17,7 @@ from heterofed.frames.messages import (
     CloseRound,
     Completed,
     CompleteTask,
+    Dismissed,
     Embedding,
     Gradient,
     Proceed,
@@ -84,19 +86,24 @@ def answered_batches(round_: int, count: int) -> list[Said]:
     """Test batches, each answered with Proceed."""
     said: list[Said] = [(H, StartTest(round_))]
     for batch in range(count):
-        said += [(C, example(Embedding, round_, batch)), (H, Proceed(round_, batch, None))]
+        said += [(C, example(Embedding, round_, batch)), (H, Proceed(round_, batch, None, False))]
     return [*said, (C, BatchesEnd(round_, count))]
 
 
+def plan(round_: int, first: int = 0) -> BatchPlan:
+    """Return the plan of a round."""
+    return msgspec.structs.replace(example(BatchPlan, round_), first=first)  # type: ignore[return-value]  # of this type
+
+
 def opening(round_: int) -> list[Said]:
-    return [(H, example(BatchPlan, round_)), (C, RoundReady(round_))]
+    return [(H, plan(round_)), (C, RoundReady(round_))]
 
 
 def closing(round_: int) -> list[Said]:
     return [(H, CloseRound(round_, False, None)), (C, RoundClosed(round_))]
 
 
-END: list[Said] = [(H, CompleteTask(2)), (C, Completed(2))]
+END: list[Said] = [(H, CompleteTask(2)), (C, Completed(2)), (H, Dismissed())]
 
 
 def in_training(round_: int = 1, batch: int = 0) -> Pair:
@@ -128,20 +135,20 @@ def test_the_phases_of_a_course_are_those_of_the_design() -> None:
         *("CHECKED_IN", "CHECKED_IN", "MATCHING", "MATCHING", "MATCHING", "MATCHING", "ALIGNING", "READY"),
         *("STARTING_ROUND", "TRAINING", "AWAITING_GRADIENT", "TRAINING", "TRAINED"),
         *("TESTING", "AWAITING_PROCEED", "TESTING", "TESTED", "CLOSING_ROUND", "READY"),
-        *("COMPLETING", "COMPLETED"),
+        *("COMPLETING", "LEAVING", "COMPLETED"),
     ]
 
 
 def test_a_frozen_party_is_answered_with_proceed_in_training() -> None:
     pair = in_training()
-    pair.run([(C, example(Embedding, 1, 0)), (H, Proceed(1, 0, 0.5)), (C, example(Embedding, 1, 1))])
+    pair.run([(C, example(Embedding, 1, 0)), (H, Proceed(1, 0, 0.5, False)), (C, example(Embedding, 1, 1))])
 
     assert pair.host.phase is Phase.AWAITING_GRADIENT
     assert pair.host.batch == 1
 
 
 def test_people_who_want_only_the_intersection_may_end_after_the_matching() -> None:
-    pair = Pair().run([*BEGINNING[:6], (H, CompleteTask(0)), (C, Completed(0))])
+    pair = Pair().run([*BEGINNING[:6], (H, CompleteTask(0)), (C, Completed(0)), (H, Dismissed())])
 
     assert pair.host.phase is Phase.COMPLETED
 
@@ -178,7 +185,7 @@ def test_a_session_may_begin_with_the_round_after_a_checkpoint() -> None:
         ([*opening(1), *batches(1, 1)[:2]], C, example(Embedding, 1, 0), "Embedding of batch 0 at batch 1"),
         ([*opening(1), *batches(1, 1)[:1]], H, example(Gradient, 2, 0), "Gradient of round 2 in round 1"),
         ([*opening(1), *batches(1, 1)[:1]], H, example(Gradient, 1, 1), "Gradient of batch 1 at batch 0"),
-        ([*opening(1), *batches(1, 1)[:1]], H, Proceed(1, 1, None), "Proceed of batch 1 at batch 0"),
+        ([*opening(1), *batches(1, 1)[:1]], H, Proceed(1, 1, None, False), "Proceed of batch 1 at batch 0"),
         ([*opening(1), *batches(1, 1)[:2]], C, BatchesEnd(1, 0), "BatchesEnd after 0 batches at batch 1"),
         ([*opening(1), *batches(1, 1)[:2]], C, BatchesEnd(1, 2), "BatchesEnd after 2 batches at batch 1"),
         ([*opening(1), *batches(1, 1)[:2]], C, BatchesEnd(2, 1), "BatchesEnd of round 2 in round 1"),

@@ -57,7 +57,7 @@ class Parties:
         self.told = {key: Told(key) for key in keys}
         self._job = {"timeout_s": 20.0, **job}
         self._ends = _zeromq_ends(keys)
-        settings = Settings(link_grace_s=1.0, notice_every_s=60.0)
+        settings = Settings(rejoin_timeout_s=1.0, notice_every_s=60.0)
         self.links = {
             key: Link(
                 self._ends[key],

@@ -56,7 +56,8 @@ def test_every_round_leaves_a_checkpoint_and_the_newest_two_are_kept(tmp_path: P
     for party in ("h", "c"):
         folder = tmp_path / party / "checkpoints"
         # Numbered by their last batch: 48 train ids make 3 batches of 16 in each of the rounds.
-        assert names(folder) == ["last_checkpoint", "model_0000005", "model_0000008", "model_final"]
+        kept = ["alignment.msgpack", "last_checkpoint", "model_0000005", "model_0000008", "model_final"]
+        assert names(folder) == kept
         assert (folder / "last_checkpoint").read_text() == "model_final"
 
 

@@ -21,6 +21,7 @@ from heterofed import (
     HostScheduler,
     OutputError,
     PeerTimeout,
+    Settings,
     TaskAborted,
     TemplateError,
     TrainingDiverged,
@@ -659,3 +660,55 @@ def test_a_method_that_returns_instead_of_yielding_is_told_so() -> None:
 
 def assert_text(error: BaseException, pattern: str) -> None:
     assert re.search(pattern, str(error)), f"{pattern!r} is not in {error!s}"
+
+
+@pytest.mark.parametrize("culprit", ["host", "c1"])
+def test_who_asks_for_it_may_see_numbers_that_are_none_cross(monkeypatch: pytest.MonkeyPatch, culprit: str) -> None:
+    """For who looks into a training that diverges: embeddings and gradients, at both ends."""
+    monkeypatch.setenv("HETEROFED_CHECK_FINITE", "no")
+    seen: dict[str, list[bool]] = {"embedding": [], "gradient": []}
+
+    class Lenient(Host):
+        def load_batch(self, ids: list[str]) -> Any:
+            inputs, truth = super().load_batch(ids)
+            return (inputs * float("nan") if culprit == "host" else inputs), truth
+
+        def train_a_batch(self, feature_projection: dict[str, Tensor], labels: Any) -> Any:
+            seen["embedding"].append(bool(feature_projection[culprit].isnan().any()))
+            (feature_projection["c1"].sum() * float("nan")).backward()
+
+    class Spoilt(Collaborator):
+        def load_batch(self, ids: list[str]) -> Any:
+            return super().load_batch(ids) * (float("nan") if culprit == "c1" else 1.0)
+
+    host, other = Lenient(max_rounds=1, log_rounds=0), Spoilt()
+    other.trainer.register_hook_in_train(
+        lambda ctx: seen["gradient"].append(bool(ctx.gradient.isnan().all())), "on_batch_backward"
+    )
+
+    run_locally(host, other)
+
+    assert seen == {"embedding": [True] * 3, "gradient": [True] * 3}
+    assert any(bool(each.isnan().any()) for each in other.feature_model.parameters())
+
+
+@pytest.mark.parametrize("end", ["host", "c1"])
+def test_each_end_has_its_own_say_whether_it_takes_numbers_that_are_none(end: str) -> None:
+    """The one that is lenient lets them go; the other, which is not, refuses them."""
+
+    class Sending(Host):
+        def train_a_batch(self, feature_projection: dict[str, Tensor], labels: Any) -> Any:
+            (feature_projection["c1"].sum() * float("nan")).backward()
+
+    class Spoilt(Collaborator):
+        def load_batch(self, ids: list[str]) -> Any:
+            return super().load_batch(ids) * float("nan")
+
+    lenient = Settings(check_finite=False)
+    if end == "host":
+        outcome = end_of(Host(), Spoilt(settings=lenient))
+        assert_text(outcome.raised, r"^c1, while training.*NaN or infinite")
+    else:
+        outcome = end_of(Sending(settings=lenient), Collaborator())
+        assert_text(outcome.raised, r"^host, while training: sent a gradient that is NaN or infinite")
+    assert isinstance(outcome.raised, TrainingDiverged)

@@ -60,7 +60,7 @@ def test_a_gradient_that_is_not_finite_is_refused_by_the_collaborator_and_the_ho
     def spoil(self: Link, to: str, message: Any, timeout_s: float = 0.0) -> None:
         if isinstance(message, Gradient):
             values = unpack(message.values).clone().fill_(float("nan"))
-            message = Gradient(message.round, message.batch, message.loss, pack(values))
+            message = Gradient(message.round, message.batch, message.loss, message.keep, pack(values))
         send(self, to, message, timeout_s)
 
     monkeypatch.setattr(Link, "send", spoil)

@@ -10,12 +10,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from heterofed import AlignmentError, ConfigError, HeterofedError, RemoteProtocolError, Settings, TaskAborted
+from heterofed import (
+    AlignmentError,
+    ConfigError,
+    HeterofedError,
+    OutputError,
+    PeerRestarted,
+    RemoteProtocolError,
+    Settings,
+    TaskAborted,
+    TaskFailed,
+)
 from heterofed.frames.messages import Welcome
+from heterofed.scheduler import intersecting
+from heterofed.scheduler.checks import MOST_MATCHINGS
 from heterofed.scheduler.intersecting import Intersection
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import Matched
@@ -235,7 +248,7 @@ def test_a_host_that_opens_the_session_with_other_parties_is_refused(
 
     def sending(self: Link, to: str, message: Any, timeout_s: float = 0.0) -> None:
         if isinstance(message, Welcome) and to == "b":
-            message = Welcome(message.nonce, message.session, claimed, 0, 0)
+            message = Welcome(message.nonce, message.session, claimed, 0, 0, False, 0)
         send(self, to, message, timeout_s)
 
     monkeypatch.setattr(Link, "send", sending)
@@ -246,6 +259,99 @@ def test_a_host_that_opens_the_session_with_other_parties_is_refused(
     assert isinstance(ends[1], RemoteProtocolError)
     assert "a, while gathering the parties: opened a session of other parties than the task's; exp" in str(ends[1])
     assert not any(isinstance(each, Matched) for each in ends)
+
+
+@pytest.mark.parametrize("culprit", ["a", "b"])
+def test_a_result_is_kept_before_any_other_party_hears_that_this_one_is_done(
+    directory: Directory, culprit: str
+) -> None:
+    """Or one whose disk is full would leave the others with a task that is completed."""
+    task_id = task_of(directory, "a", "b")
+    kept: dict[str, Any] = {}
+
+    def keep(key: str) -> Callable[[Matched], None]:
+        def keeping(matched: Matched) -> None:
+            kept[key] = matched.ids
+            if key == culprit:
+                raise OutputError("the disk is full", party=key)
+
+        return keeping
+
+    way = settings(psi_protocol="ecdh")
+    ends = together(*(Intersection(task_id, key, people(1, 2), keep=keep(key), settings=way) for key in "ab"))
+
+    assert kept[culprit] == people(1, 2)
+    failed, told = ends if culprit == "a" else ends[::-1]
+    assert isinstance(failed, OutputError)
+    assert isinstance(told, TaskAborted)
+    assert "a file or folder cannot be written" in str(told)
+    assert directory.find(task_id).status is TaskStatus.FAILED
+
+
+def test_a_result_is_kept_once_by_every_party(directory: Directory) -> None:
+    task_id = task_of(directory, "a", "b", "c")
+    kept: list[Any] = []
+    way = settings(psi_protocol="ecdh")
+
+    def keep(matched: Matched) -> None:
+        kept.append(matched.ids)
+
+    parts = [Intersection(task_id, key, people(1, 2), keep=keep, settings=way) for key in "abc"]
+    ends = together(*parts)
+
+    assert all(isinstance(each, Matched) for each in ends), ends
+    assert kept == [people(1, 2)] * 3
+
+
+@pytest.mark.parametrize("role", ["host", "collaborator"])
+def test_ids_are_not_matched_again_and_again_in_one_launch(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    matched: list[int] = []
+
+    def restarted(*arguments: Any, **more: Any) -> Matched:
+        matched.append(1)
+        raise PeerRestarted("was started anew", party="b" if role == "host" else "a")
+
+    welcome = Welcome(bytes(16), bytes(16), ("a", "b"), 0, 0, False, 0)
+    monkeypatch.setattr(intersecting, "match_as_host", restarted)
+    monkeypatch.setattr(intersecting, "match_as_collaborator", restarted)
+    monkeypatch.setattr(intersecting, "gather", lambda *_, **__: SimpleNamespace(session=bytes(16)))
+    monkeypatch.setattr(intersecting, "check_in", lambda *_, **__: (SimpleNamespace(peers=["a"]), welcome))
+    task_id = task_of(directory, "a", "b")
+    part = Intersection(task_id, "a" if role == "host" else "b", people(1, 2), settings=settings(psi_protocol="ecdh"))
+
+    with pytest.raises(TaskFailed) as caught:
+        part.as_host() if role == "host" else part.as_collaborator()
+
+    assert len(matched) == MOST_MATCHINGS == 8
+    assert "the ids were to be matched a 9th time; expected at most 8 times in one launch" in str(caught.value)
+
+
+def test_a_peer_that_declares_more_ids_than_it_may_is_refused(directory: Directory) -> None:
+    task_id = task_of(directory, "a", "b")
+    way = {"psi_protocol": "ecdh"}
+
+    ends = together(
+        Intersection(task_id, "a", people(1, 2), settings=settings(psi_max_ids=5, **way)),
+        Intersection(task_id, "b", people(*range(6)), settings=settings(**way)),
+    )
+
+    assert isinstance(ends[0], RemoteProtocolError)
+    assert str(ends[0]) == (
+        "b, while matching ids: declares 6 ids; expected at most 5. "
+        "If it may have so many, raise HETEROFED_PSI_MAX_IDS."
+    )
+    assert isinstance(ends[1], TaskAborted)
+
+
+def test_as_many_ids_as_a_peer_may_have_are_matched(directory: Directory) -> None:
+    task_id = task_of(directory, "a", "b")
+    way = settings(psi_protocol="ecdh", psi_max_ids=6)
+
+    ends = together(*(Intersection(task_id, key, people(*range(6)), settings=way) for key in "ab"))
+
+    assert all(isinstance(each, Matched) for each in ends), ends
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -332,3 +438,28 @@ def test_a_party_that_is_killed_while_ids_are_matched_is_named_to_all_others_in_
         assert "Traceback" not in output
         assert "PeerGone" in output
     assert time.monotonic() - killed < 15
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("dying", ["collaborator", "host"])
+def test_a_party_that_is_killed_while_ids_are_matched_may_be_started_again(
+    directory: Directory, start: Callable[..., Process], dying: str
+) -> None:
+    keys = ("a", "b") if dying == "host" else ("a", "b", "c")
+    task_id, victim = task_of(directory, *keys), keys[dying != "host"]
+    way = {"HETEROFED_PSI_PROTOCOL": "ecdh", "HETEROFED_REJOIN_TIMEOUT_S": "60"}
+    roles = {key: "host" if key == "a" else "collaborator" for key in keys}
+    processes = {
+        key: start(roles[key], task_id, key, 0, 6000, *(["die"] if key == victim else []), **way) for key in keys
+    }
+    assert processes[victim].end()[0] == -9
+    processes[victim] = start(roles[victim], task_id, victim, 5000, 7000, **way)
+
+    for process in processes.values():
+        code, output = process.end()
+        assert code == 0, output
+        assert json.loads(output.splitlines()[-1])["count"] == 1001
+        if process is not processes[victim]:
+            assert "the ids are matched anew" in output
+    assert directory.find(task_id).status is TaskStatus.COMPLETED

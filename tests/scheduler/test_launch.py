@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ from typing import ClassVar
 import pytest
 import torch
 
-from heterofed import ConfigError, Settings, UnknownTask
+from heterofed import ConfigError, DataError, OutputError, Settings, UnknownTask, run_locally
+from heterofed.metrics.progress import NoProgress
+from heterofed.scheduler.launch import StoreRecord, _CollaboratorDoor, ended_by_sigterm
 from heterofed.tasks.directory import Directory, open_directory
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from tests.tiny import Collaborator, Host, same_bits, unsplit
@@ -157,7 +161,7 @@ def test_waiting_says_for_whom(task_id: str) -> None:
         HETEROFED_PROGRESS="plain",
     ).end()
 
-    assert "waiting for c1: check-in (1 of 4 s)" in output
+    assert "waiting for c1: check-in of c1 (1 of 4 s)" in output
 
 
 def test_a_second_process_under_one_feature_key_is_refused_and_the_first_goes_on(
@@ -185,7 +189,9 @@ def test_two_hosts_of_one_task_are_refused(task_id: str, directory: Directory) -
     assert [party.end()[0] for party in (first, other)] == [0, 0]
 
 
-def test_a_collaborator_killed_in_a_round_ends_the_host_within_seconds(task_id: str, directory: Directory) -> None:
+def test_a_collaborator_that_was_killed_and_is_not_started_again_in_time_ends_the_host(
+    task_id: str, directory: Directory
+) -> None:
     host, other = Process("host", task_id), Process("collaborator/dying", task_id)
 
     assert other.end()[0] == -signal.SIGKILL
@@ -196,11 +202,13 @@ def test_a_collaborator_killed_in_a_round_ends_the_host_within_seconds(task_id: 
     assert time.monotonic() - killed < 15
     assert "PeerGone: c1, while " in output
     assert "its link is down for" in output
-    assert "look at its output, then start the task again" in output
+    assert "look at its output, then start all parties again with recover=True." in output
     assert directory.find(task_id).status is TaskStatus.FAILED
 
 
-def test_a_killed_host_ends_its_collaborators_within_seconds(task_id: str, directory: Directory) -> None:
+def test_a_host_that_was_killed_and_is_not_started_again_in_time_ends_its_collaborators(
+    task_id: str, directory: Directory
+) -> None:
     host = Process("host/slow", task_id, "max_rounds=1000")
     other = Process("collaborator", task_id)
     wait_until(lambda: directory.find(task_id).status is TaskStatus.ONGOING)
@@ -228,6 +236,140 @@ def test_ctrl_c_at_one_party_ends_the_other_with_its_name(task_id: str, director
     assert code == 1
     assert "TaskAborted: host, while " in output
     assert "its user interrupted it" in output
+
+
+@pytest.mark.parametrize("ended", ["host", "c1"])
+def test_a_party_that_is_told_to_end_tells_the_other_before_it_does(
+    task_id: str, directory: Directory, ended: str
+) -> None:
+    parties = {"host": Process("host/slow", task_id, "max_rounds=1000"), "c1": Process("collaborator", task_id)}
+    wait_until(lambda: directory.find(task_id).status is TaskStatus.ONGOING)
+    parties.pop(ended).process.send_signal(signal.SIGTERM)
+
+    assert Process.started[ended == "c1"].end()[0] == 128 + signal.SIGTERM
+    (other,) = parties.values()
+    code, output = other.end()
+    assert code == 1
+    assert f"TaskAborted: {ended}, while " in output
+    assert "its process was told to end (SIGTERM)" in output
+    assert directory.find(task_id).status is TaskStatus.FAILED
+
+
+def test_a_handler_of_the_users_own_stays_in_place(task_id: str) -> None:
+    heard: list[int] = []
+
+    def mine(number: int, frame: object) -> None:
+        heard.append(number)
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with ended_by_sigterm():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+
+
+def test_while_a_party_runs_sigterm_raises_and_afterwards_it_is_as_it_was() -> None:
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    with pytest.raises(SystemExit) as caught, ended_by_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_the_address_that_is_told_may_be_another_than_the_one_that_is_listened_at(
+    task_id: str, directory: Directory
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    host = Process(
+        "host",
+        task_id,
+        HETEROFED_BIND=f"127.0.0.1:{port}",
+        HETEROFED_ADVERTISE=f"localhost:{port}",
+        HETEROFED_PROGRESS="plain",
+    )
+    wait_until(lambda: directory.host_of(task_id) is not None)
+    address = directory.host_of(task_id)
+    other = Process("collaborator", task_id)
+
+    assert address is not None
+    assert address.endpoint == f"tcp://localhost:{port}"
+    code, output = host.end()
+    assert (code, other.end()[0]) == (0, 0)
+    assert f"host listens at tcp://127.0.0.1:{port}, told as tcp://localhost:{port}" in output
+
+
+@pytest.mark.parametrize("killed", ["host", "c1"])
+def test_a_party_that_is_killed_and_started_again_goes_on_to_the_same_bits(
+    task_id: str, directory: Directory, tmp_path: Path, killed: str
+) -> None:
+    """The host comes back at another address."""
+    folders = {key: tmp_path / key for key in ("host", "c1")}
+    whats = {"host": "host/slow", "c1": "collaborator"}
+    more = {"host": ["checkpoint_every=2", "max_rounds=4"], "c1": []}
+    patient = {"HETEROFED_REJOIN_TIMEOUT_S": "60", "HETEROFED_PROGRESS": "plain"}
+
+    def start(key: str, *words: str) -> Process:
+        return Process(whats[key], task_id, f"out_dir={str(folders[key])!r}", *more[key], *words, **patient)
+
+    parties = {key: start(key) for key in ("host", "c1")}
+    wait_until(lambda: (folders[killed] / "checkpoints" / "model_0000003").exists())
+    parties[killed].kill()
+    parties[killed] = start(killed, "recover")
+
+    for party in parties.values():
+        code, output = party.end()
+        assert code == 0, output
+        assert "goes on after" in output
+    reference = Host(max_rounds=4), Collaborator()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run_locally(*reference)
+    torch.set_num_threads(threads)
+    for path, model in [
+        (folders["host"] / "feature_model_host.pt", reference[0].feature_model),
+        (folders["c1"] / "feature_model_c1.pt", reference[1].feature_model),
+        (folders["host"] / "infer_model.pt", reference[0].infer_model),
+    ]:
+        state = torch.load(path, weights_only=True)
+        assert all(torch.equal(state[name], each) for name, each in model.state_dict().items())
+    task = directory.find(task_id)
+    assert task.status is TaskStatus.COMPLETED
+    assert [party.status for party in task.parties] == [PartyStatus.FINISHED] * 2
+
+
+def test_a_party_that_was_killed_when_all_was_done_gets_its_result_when_it_is_started_again(
+    task_id: str, directory: Directory, tmp_path: Path
+) -> None:
+    parties = Host(out_dir=tmp_path / "h"), Collaborator(out_dir=tmp_path / "c")
+    threads = [threading.Thread(target=each.launch_task, args=(task_id,)) for each in parties]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(ENDS_WITHIN_S)
+    assert directory.find(task_id).status is TaskStatus.COMPLETED
+
+    for again, first, key in (
+        (Host(out_dir=tmp_path / "h"), parties[0], "host"),
+        (Collaborator(out_dir=tmp_path / "c"), parties[1], "c1"),
+    ):
+        result = again.launch_task(task_id, recover=True)
+        assert (result.task_id, result.feature_key, result.rounds) == (task_id, key, 2)
+        assert {"model.zip", "report.zip", f"feature_model_{key}.pt"} <= {path.name for path in result.files}
+        assert same_bits(again.feature_model, first.feature_model)
+    assert (
+        Host(out_dir=tmp_path / "h").launch_task(task_id, recover=True).metrics["scores"].rows()
+        == parties[0].get_metrics("scores").rows()
+    )
+    with pytest.raises(DataError, match=r"there is no checkpoint .*model_final"):
+        Host(out_dir=tmp_path / "elsewhere").launch_task(task_id, recover=True)
 
 
 def test_a_party_that_takes_too_long_is_named(task_id: str) -> None:
@@ -263,7 +405,7 @@ def test_a_collaborator_that_fails_before_check_in_ends_the_host(task_id: str, d
     assert other.end()[0] == 1
     code, output = host.end()
     assert code == 1
-    assert "TaskAborted: c1, while gathering the parties: ended the task: c1, while starting: load_local_ids" in output
+    assert "TaskAborted: c1: ended the task: c1, while starting: load_local_ids" in output
 
 
 def test_unequal_batch_sizes_end_both_processes_with_the_same_reason(task_id: str) -> None:
@@ -298,6 +440,116 @@ def test_a_record_that_vanishes_does_not_end_a_running_task(task_id: str, direct
     assert "the task's record" in ends[0][1]
 
 
+def test_a_record_that_cannot_be_read_does_not_tell_whether_the_host_moved(
+    task_id: str, directory: Directory, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = _CollaboratorDoor(directory, directory.find(task_id), "c1", Settings.from_env(), NoProgress("c1"))
+    for each in home.glob("tasks.db*"):
+        each.unlink()
+
+    assert door.host_moved() is False
+    assert caplog.messages == []
+
+
+def test_what_cannot_be_noted_of_a_task_that_was_cancelled_is_no_news(
+    task_id: str, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = StoreRecord(directory, directory.find(task_id), "host")
+    directory.store.move(task_id, TaskStatus.CANCELLED)
+
+    record.task_is(TaskStatus.FAILED, "task was cancelled")
+    assert caplog.messages == []
+    assert directory.find(task_id).status is TaskStatus.CANCELLED
+    record.task_is(TaskStatus.COMPLETED)
+    assert caplog.messages[0].startswith("the task's record was not updated: ")
+
+
+def test_a_full_store_on_a_cancelled_task_says_nothing(
+    task_id: str, directory: Directory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = StoreRecord(directory, directory.find(task_id), "host")
+
+    def full(*what: object, **more: object) -> None:
+        raise OutputError("the task store is full")
+
+    directory.store.move(task_id, TaskStatus.CANCELLED)
+    monkeypatch.setattr(directory.store, "move", full)
+    record.task_is(TaskStatus.FAILED, "task was cancelled")
+    assert caplog.messages == []
+
+    record.task_is(TaskStatus.ONGOING)
+    assert caplog.messages == ["the task's record was not updated: the task store is full."]
+
+
+@pytest.mark.parametrize("when", ["before it looks for the host", "while it does"])
+def test_one_that_was_killed_after_its_last_word_gets_its_result_though_the_task_is_completed_meanwhile(
+    task_id: str, directory: Directory, tmp_path: Path, when: str
+) -> None:
+    """It is started again while the host completes the task, and finds no host any more."""
+    written = Collaborator(out_dir=tmp_path / "c")
+    run_locally(Host(out_dir=tmp_path / "h"), written)
+    for status in (TaskStatus.GATHERING, TaskStatus.ALIGNING, TaskStatus.ONGOING):
+        directory.store.move(task_id, status)
+
+    class Late(Collaborator):
+        def load_local_ids(self) -> list[str]:
+            wait_s = 0.0 if when.startswith("before") else 0.7
+            timer = threading.Timer(wait_s, lambda: directory.store.move(task_id, TaskStatus.COMPLETED))
+            timer.start()
+            if not wait_s:
+                timer.join()
+            return super().load_local_ids()
+
+    again = Late(out_dir=tmp_path / "c")
+    result = again.launch_task(task_id, recover=True)
+
+    assert (result.task_id, result.feature_key, result.rounds) == (task_id, "c1", 2)
+    assert same_bits(again.feature_model, written.feature_model)
+    assert directory.find(task_id).party("c1").status is PartyStatus.FINISHED
+
+
+def test_one_that_comes_too_late_for_the_first_time_is_told_so(
+    task_id: str, directory: Directory, tmp_path: Path
+) -> None:
+    for status in (TaskStatus.GATHERING, TaskStatus.ALIGNING, TaskStatus.ONGOING):
+        directory.store.move(task_id, status)
+
+    class Late(Collaborator):
+        def load_local_ids(self) -> list[str]:
+            directory.store.move(task_id, TaskStatus.COMPLETED)
+            return super().load_local_ids()
+
+    with pytest.raises(ConfigError, match=rf"^c1.*: task {task_id} was completed before this party was there"):
+        Late(out_dir=tmp_path / "c").launch_task(task_id)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("form", ["plain", "json"])
+def test_a_full_stdout_does_not_end_a_party(task_id: str, directory: Directory, tmp_path: Path, form: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(PARTY), what, task_id, f"out_dir={str(tmp_path / what)!r}"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "HETEROFED_PROGRESS": form},
+            )
+            for what in ("host", "collaborator")
+        ]
+    try:
+        errors = [each.communicate(timeout=ENDS_WITHIN_S)[1] for each in processes]
+    finally:
+        for each in processes:
+            each.kill()
+            each.wait()
+
+    assert directory.find(task_id).status is TaskStatus.COMPLETED, errors
+    assert [each.returncode for each in processes] == [0, 0], errors
+    assert "Traceback" not in "".join(errors)
+    assert (tmp_path / "host" / "infer_model.pt").exists()
+
+
 def test_launching_needs_a_task_id() -> None:
     with pytest.raises(ConfigError, match="task_id is ''; expected the id that"):
         Host().launch_task("")
@@ -314,8 +566,6 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 def reference_run() -> list[torch.nn.Module]:
     """Return the unsplit network's parts for the tiny task's default arguments."""
-    from heterofed import run_locally
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     host, other = Host(), Collaborator()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +20,10 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from heterofed import (
-    AlignmentError,
     ConfigError,
     DataError,
     HeterofedError,
+    PeerRefused,
     Settings,
     TaskAborted,
     register_metrics,
@@ -358,31 +360,67 @@ def texts_of(*parties: Any, **how: Any) -> tuple[HeterofedError, dict[str, BaseE
 
 
 @pytest.mark.parametrize("behind", ["host", "c1"])
-def test_parties_at_different_rounds_are_told_apart(tmp_path: Path, behind: str) -> None:
-    run_until(parties_in(tmp_path, max_rounds=4), 3)
-    (tmp_path / behind / "checkpoints" / "last_checkpoint").write_text("model_0000002")
+def test_parties_at_different_rounds_go_on_from_the_newest_that_all_hold(
+    tmp_path: Path, behind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_once = parties_in(tmp_path / "at once", max_rounds=4)
+    run_locally(*at_once, seed=1)
+    run_until(parties_in(tmp_path / "cut", max_rounds=4), 3, seed=1)
+    shutil.rmtree(tmp_path / "cut" / behind / "checkpoints" / "model_0000005")
+    resumed = parties_in(tmp_path / "cut", max_rounds=4)
+
+    run_locally(*resumed, seed=2, recover=True)
+
+    assert [each.trainer.start_iter for each in resumed] == [BATCHES, BATCHES]
+    assert all(same(state_of(mine), state_of(expected)) for mine, expected in zip(resumed, at_once, strict=True))
+    ahead = "c1" if behind == "host" else "host"
+    told = [each for each in caplog.messages if "goes back from batch" in each]
+    assert told == [f"{ahead} goes back from batch 6 to 3, the newest point that every party holds"]
+
+
+def test_parties_that_hold_no_round_in_common_are_told_who_holds_what(tmp_path: Path) -> None:
+    run_until(parties_in(tmp_path, max_rounds=4), 4)
+    shutil.rmtree(tmp_path / "host" / "checkpoints" / "model_0000005")
+    shutil.rmtree(tmp_path / "c1" / "checkpoints" / "model_0000008")
 
     error, ends = texts_of(*parties_in(tmp_path, max_rounds=4), recover=True)
 
-    begins, completed = (2, 2) if behind == "host" else (3, 1)
-    assert isinstance(error, AlignmentError)
-    assert f"begins round {begins} where c1 has completed {completed}; expected round {completed + 1}" in str(error)
-    assert "Launch all parties with recover=True or none. If one is ahead, remove its newest" in str(error)
-    assert isinstance(ends["host"], TaskAborted)
-    assert f"begins round {begins} where c1 has completed {completed}" in str(ends["host"])
+    assert error is ends["c1"]
+    assert isinstance(error, PeerRefused)
+    assert re.search(
+        r"turned this party away: the task goes on after batch 9 of run \w{6}, and it can go on after batch 6 of run "
+        r"\w{6}\. Restore its results folder \(out_dir\), or stop all parties to begin anew",
+        str(error),
+    )
 
 
-@pytest.mark.parametrize("without", ["host", "c1"])
-def test_a_party_without_any_checkpoint_cannot_join_one_that_has_some(tmp_path: Path, without: str) -> None:
+def test_a_party_without_any_checkpoint_cannot_join_one_that_has_some(tmp_path: Path) -> None:
     run_until(parties_in(tmp_path, max_rounds=4), 3)
     host, other = parties_in(tmp_path, max_rounds=4)
-    (host if without == "host" else other).out_dir = tmp_path / "new"
+    other.out_dir = tmp_path / "new"
 
-    error, _ = texts_of(host, other, recover=True)
+    began = time.monotonic()
+    error, ends = texts_of(host, other, recover=True)
 
-    assert isinstance(error, AlignmentError)
-    begins, completed = (1, 2) if without == "host" else (3, 0)
-    assert f"begins round {begins} where c1 has completed {completed}; expected round" in str(error)
+    assert error is ends["c1"]
+    assert isinstance(error, PeerRefused)
+    assert "the task goes on after batch 3 or batch 6 of run " in str(error)
+    assert "and it can go on from the start. Restore its results folder (out_dir), or stop all" in str(error)
+    assert isinstance(ends["host"], TaskAborted)
+    assert time.monotonic() - began < 10, "in one process nobody comes again, so nobody is waited for"
+
+
+def test_a_host_without_any_checkpoint_cannot_lead_those_that_have_some(tmp_path: Path) -> None:
+    run_until(parties_in(tmp_path, max_rounds=4), 3)
+    host, other = parties_in(tmp_path, max_rounds=4)
+    host.out_dir = tmp_path / "new"
+
+    error, ends = texts_of(host, other, recover=True)
+
+    assert isinstance(error, ConfigError)
+    assert "no checkpoint in common: host can go on from the start; c1 can go on after batch 3 or batch 6" in str(error)
+    assert isinstance(ends["c1"], TaskAborted)
+    assert "Restore the results folder of the party that lacks it, or begin anew" in str(ends["c1"])
 
 
 @pytest.mark.parametrize(
@@ -401,39 +439,54 @@ def test_a_run_is_not_resumed_with_other_batches(tmp_path: Path, given: dict[str
     assert same_bits(host.feature_model, with_chance(bottom(0)))
 
 
-@pytest.mark.parametrize("finished", ["both", "c1"])
-def test_a_finished_run_is_not_resumed(tmp_path: Path, finished: str) -> None:
-    run_locally(*parties_in(tmp_path, max_rounds=2))
-    host, other = parties_in(tmp_path, max_rounds=4)
-    if finished == "c1":
-        host.out_dir = tmp_path / "new"
+@pytest.mark.parametrize("rounds", [2, 4])
+def test_a_run_that_was_complete_may_go_on_to_more_rounds(tmp_path: Path, rounds: int) -> None:
+    at_once = parties_in(tmp_path / "at once", max_rounds=rounds)
+    run_locally(*at_once, seed=1)
+    run_locally(*parties_in(tmp_path / "twice", max_rounds=2), seed=1)
+    resumed = parties_in(tmp_path / "twice", max_rounds=rounds)
 
-    error, ends = texts_of(host, other, recover=True)
+    run = run_locally(*resumed, seed=2, recover=True)
 
-    assert isinstance(error, ConfigError)
-    assert "this run has finished: " in str(error)
-    assert "To start afresh, train in another folder, or without recover=True" in str(error)
-    assert "this run has finished" in str(ends["host"]) + str(ends["c1"])
+    assert run.host.rounds == run.parties["c1"].rounds == rounds
+    assert all(same(state_of(mine), state_of(expected)) for mine, expected in zip(resumed, at_once, strict=True))
+    assert measured(tmp_path / "twice" / "host") == measured(tmp_path / "at once" / "host")
+    for key in ("host", "c1"):
+        assert (tmp_path / "twice" / key / "checkpoints" / "last_checkpoint").read_text() == "model_final"
 
 
 @pytest.mark.parametrize("torn", ["model", "trainer", "optimizer", "rng"])
 @pytest.mark.parametrize("culprit", ["host", "c1"])
-def test_a_torn_checkpoint_is_refused_and_nothing_changes(tmp_path: Path, culprit: str, torn: str) -> None:
-    run_until(parties_in(tmp_path, max_rounds=4), 3)
-    path = tmp_path / culprit / "checkpoints" / "model_0000005" / f"{torn}.pt"
+def test_a_torn_checkpoint_is_passed_over_and_all_go_on_from_the_one_before(
+    tmp_path: Path, culprit: str, torn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_once = parties_in(tmp_path / "at once", max_rounds=3)
+    run_locally(*at_once, seed=1)
+    run_until(parties_in(tmp_path / "cut", max_rounds=3), 3, seed=1)
+    path = tmp_path / "cut" / culprit / "checkpoints" / "model_0000005" / f"{torn}.pt"
     path.write_bytes(path.read_bytes()[:-100])
-    files = contents(tmp_path / culprit)
+    resumed = parties_in(tmp_path / "cut", max_rounds=3)
+
+    run_locally(*resumed, seed=2, recover=True)
+
+    assert [each.trainer.start_iter for each in resumed] == [BATCHES, BATCHES]
+    assert all(same(state_of(mine), state_of(expected)) for mine, expected in zip(resumed, at_once, strict=True))
+    assert sum(f"{torn}.pt cannot be read" in each for each in caplog.messages) == 1
+
+
+def test_where_no_checkpoint_of_a_party_can_be_read_nothing_changes(tmp_path: Path) -> None:
+    run_until(parties_in(tmp_path, max_rounds=4), 3)
+    for path in (tmp_path / "c1" / "checkpoints").glob("model_000*/model.pt"):
+        path.write_bytes(path.read_bytes()[:-100])
+    files = contents(tmp_path / "c1")
     parties = parties_in(tmp_path, max_rounds=4)
     fresh = [state_of(each) for each in parties_in(tmp_path, max_rounds=4)]
 
-    error, _ = texts_of(*parties, recover=True)
+    _, ends = texts_of(*parties, recover=True)
 
-    assert isinstance(error, DataError)
-    assert f"{torn}.pt cannot be read" in str(error)
-    assert "Remove this checkpoint and go on from the one before it" in str(error)
-    at = 0 if culprit == "host" else 1
-    assert same(state_of(parties[at]), fresh[at])
-    assert contents(tmp_path / culprit) == files
+    assert isinstance(ends["c1"], PeerRefused)
+    assert all(same(state_of(mine), other) for mine, other in zip(parties, fresh, strict=True))
+    assert contents(tmp_path / "c1") == files
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -464,7 +517,8 @@ def test_without_any_checkpoint_a_recovering_run_begins_anew_and_says_so(
         run_locally(*plain, seed=1)
 
     for key in ("host", "c1"):
-        assert sum(f"{key} has no checkpoint and begins anew" in each for each in caplog.messages) == 1
+        assert recovering[key == "c1"].trainer.start_iter == 0
+    assert caplog.messages.count("host begins with the first round") == 1
     assert all(same(state_of(mine), state_of(other)) for mine, other in zip(recovering, plain, strict=True))
 
 
@@ -475,7 +529,7 @@ def test_a_resumed_party_says_where_it_goes_on(tmp_path: Path, caplog: pytest.Lo
         run_locally(*parties_in(tmp_path, max_rounds=3), recover=True)
 
     for key in ("host", "c1"):
-        assert f"{key} goes on after round 2, from checkpoint model_0000005" in caplog.messages
+        assert f"{key} goes on after round 2 (checkpoint model_0000005)" in caplog.messages
 
 
 def test_without_recovery_a_run_begins_anew_in_the_same_folder(tmp_path: Path) -> None:
@@ -532,7 +586,7 @@ def test_two_processes_that_were_killed_in_a_round_are_launched_again_and_come_t
     processes: list[subprocess.Popen[str]] = []
     try:
         host = start("host", task_id, tmp_path, HETEROFED_PLUGINS=str(plugin), HETEROFED_HOOKS="dies")
-        other = start("collaborator", task_id, tmp_path, HETEROFED_LINK_GRACE_S="30")
+        other = start("collaborator", task_id, tmp_path, HETEROFED_REJOIN_TIMEOUT_S="30")
         processes += [host, other]
         assert host.wait(60) == -signal.SIGKILL
         other.send_signal(signal.SIGKILL)

@@ -7,9 +7,8 @@ import pytest
 
 from heterofed.config import Settings
 from heterofed.errors import ConfigError, UnknownTask
-from heterofed.tasks import Directory, HostAddress, open_directory
-
-HOST_KEY, BANK_KEY = b"h" * 40, b"b" * 40
+from heterofed.tasks import Directory, HostAddress, TaskStatus, open_directory
+from tests.tasks.lives import BANK_KEY, HOST_KEY, expire, go_to
 
 
 @pytest.fixture
@@ -78,6 +77,27 @@ def test_only_keys_of_this_task_are_let_in_also_from_another_thread(directory: D
     assert answers == ["host", "bank", None, None, None]
     assert directory.party_of("nothere", HOST_KEY) is None
     assert directory.party_of(other, b"x" * 40) == "x"
+
+
+@pytest.mark.parametrize("end", [TaskStatus.COMPLETED, TaskStatus.CANCELLED, None])
+def test_a_task_that_is_over_admits_nobody(directory: Directory, task_id: str, end: TaskStatus | None) -> None:
+    directory.announce_collaborator(task_id, "bank", BANK_KEY)
+    assert directory.party_of(task_id, BANK_KEY) == "bank"
+    if end is None:
+        expire(directory.store, task_id)
+    else:
+        go_to(directory.store, task_id, end)
+    assert directory.party_of(task_id, BANK_KEY) is None
+
+
+def test_a_task_that_failed_may_be_launched_again_and_admits_its_parties(directory: Directory, task_id: str) -> None:
+    directory.announce_collaborator(task_id, "bank", BANK_KEY)
+    go_to(directory.store, task_id, TaskStatus.FAILED)
+    assert directory.party_of(task_id, BANK_KEY) == "bank"
+
+
+def test_a_party_without_a_key_is_nobodys(directory: Directory, task_id: str) -> None:
+    assert directory.find(task_id).owner_of(b"") is None
 
 
 def test_an_unknown_task_or_party_is_named(directory: Directory, task_id: str) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import product
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 
 from heterofed.errors import ConfigError
 from heterofed.tasks import Party, Task, TaskStatus, check_feature_key, check_feature_keys, check_move
-from heterofed.tasks.model import MOVES
+from heterofed.tasks.model import MOVES, parse_duration
 
 S = TaskStatus
 LIVE = set(S) - {S.COMPLETED, S.FAILED, S.CANCELLED}
@@ -30,6 +30,7 @@ LEGAL = {
     (S.TESTING, S.COMPLETED),
     (S.TESTING, S.GATHERING),
     (S.FAILED, S.GATHERING),
+    (S.FAILED, S.CANCELLED),
     *product(LIVE, {S.FAILED, S.CANCELLED}),
 }
 
@@ -102,3 +103,40 @@ def test_a_party_is_found_by_its_name_or_the_error_names_the_others() -> None:
     assert task.feature_keys == ("a", "b")
     with pytest.raises(ConfigError, match=r"task id1 has no party 'c'; expected one of a, b\. Use the feature_key"):
         task.party("c")
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("90m", timedelta(minutes=90)),
+        ("12h", timedelta(hours=12)),
+        ("7d", timedelta(days=7)),
+        ("3650d", timedelta(3650)),
+    ],
+)
+def test_a_duration_is_a_number_of_minutes_hours_or_days(text: str, duration: timedelta) -> None:
+    assert parse_duration(text) == duration
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "d", "0m", "-1d", "1.5h", "7w", "7D", "7 d", "3651d", "9999999d", "٧d", "7d\n"]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match="is no duration; expected minutes, hours or days up to 3650d, for example 90m"
+    ):
+        parse_duration(text)
+
+
+def test_a_task_says_why_it_is_over() -> None:
+    now = datetime(2026, 5, 17, 12, 0, tzinfo=timezone.utc)
+
+    def over(status: S, reason: str | None = None, expires_at: datetime | None = None) -> str | None:
+        return Task("id1", "t", status, now, reason, (Party("a"), Party("b")), expires_at).why_over(now)
+
+    assert over(S.COMPLETED) == "is COMPLETED"
+    assert over(S.CANCELLED) == "is CANCELLED"
+    assert over(S.CANCELLED, "wrong table") == "is CANCELLED: wrong table"
+    assert over(S.ONGOING, None, now) == "expired at 2026-05-17 12:00 UTC"
+    assert over(S.ONGOING, None, now + timedelta(seconds=1)) is None
+    assert over(S.FAILED, "shop never came") is None

@@ -385,3 +385,104 @@ def test_threads_of_one_store_that_move_a_task_at_once_move_it_once(store: TaskS
     assert task.status in (TaskStatus.COMPLETED, TaskStatus.CANCELLED)
     assert task.reason == task.status.value
     assert len(refused) == 4
+
+
+# -- how long a task lives -------------------------------------------------------------------------------------------
+
+
+def test_a_task_expires_when_it_is_told_to_and_otherwise_never(store: TaskStore) -> None:
+    mortal = store.create("t", ["a", "b"], lives_for=timedelta(hours=2))
+    assert mortal.expires_at is not None
+    assert abs(mortal.expires_at - mortal.created_at - timedelta(hours=2)) < timedelta(milliseconds=1)
+    assert store.get(mortal.id).expires_at == mortal.expires_at
+    assert store.create("t", ["a", "b"]).expires_at is None
+    with pytest.raises(ConfigError, match="expire before it begins"):
+        store.create("t", ["a", "b"], lives_for=timedelta())
+
+
+EARLIER_LAYOUT = """
+CREATE TABLE tasks (
+    id VARCHAR(32) NOT NULL, name VARCHAR(200) NOT NULL, status VARCHAR(16) NOT NULL, reason TEXT,
+    created_at FLOAT NOT NULL, PRIMARY KEY (id)
+);
+CREATE TABLE parties (
+    task_id VARCHAR(32) NOT NULL, feature_key VARCHAR(64) NOT NULL, position INTEGER NOT NULL,
+    status VARCHAR(16) NOT NULL, reason TEXT, role VARCHAR(16), public_key BLOB, endpoint VARCHAR(1000),
+    PRIMARY KEY (task_id, feature_key), CONSTRAINT one_party_per_key UNIQUE (task_id, public_key),
+    FOREIGN KEY(task_id) REFERENCES tasks (id)
+);
+CREATE UNIQUE INDEX one_host ON parties (task_id) WHERE role = 'host';
+CREATE TABLE task_log (
+    number INTEGER NOT NULL, task_id VARCHAR(32) NOT NULL, at FLOAT NOT NULL, party VARCHAR(64) NOT NULL,
+    text TEXT NOT NULL, PRIMARY KEY (number), FOREIGN KEY(task_id) REFERENCES tasks (id)
+);
+CREATE INDEX ix_task_log_task_id ON task_log (task_id);
+INSERT INTO tasks VALUES ('oldtask', 'digits', 'ONGOING', NULL, 1700000000.0);
+INSERT INTO parties VALUES ('oldtask', 'a', 0, 'ONLINE', NULL, 'host', x'6161', NULL);
+INSERT INTO parties VALUES ('oldtask', 'b', 1, 'ONLINE', NULL, 'collaborator', x'6262', NULL);
+INSERT INTO task_log VALUES (1, 'oldtask', 1700000001.0, 'a', 'round 1');
+"""
+
+
+def earlier_store(path: Path) -> Path:
+    with sqlite3.connect(path) as connection:
+        connection.executescript(EARLIER_LAYOUT)
+    connection.close()
+    return path
+
+
+def test_a_store_of_the_layout_before_expiry_is_brought_up_to_date_in_its_place(tmp_path: Path) -> None:
+    path = earlier_store(tmp_path / "tasks.db")
+    store = TaskStore(path)
+    task = store.get("oldtask")
+    assert (task.status, task.expires_at, task.parties[0].key_trusted) == (TaskStatus.ONGOING, None, False)
+    assert task.owner_of(b"bb") == "b"
+    assert [line.text for line in store.logs("oldtask")] == ["round 1"]
+    store.trust("oldtask", "b", b"c" * 40)
+    mortal = store.create("t", ["a", "b"], lives_for=timedelta(days=1))
+    assert set(TaskStore(path).list()) == {mortal, store.get("oldtask")}
+    with sqlite3.connect(path) as connection:  # as a process of the version before would
+        connection.execute("INSERT INTO tasks (id, name, status, created_at) VALUES ('late', 't', 'CREATED', 1.0)")
+    connection.close()
+    assert store.get("late").expires_at is None
+
+
+@pytest.mark.processes
+def test_two_processes_may_bring_one_store_up_to_date_at_the_same_moment(tmp_path: Path) -> None:
+    run_two(earlier_store(tmp_path / "tasks.db"), "-", ("one", "two"))
+    assert len(TaskStore(tmp_path / "tasks.db").list()) == 21
+
+
+# -- whose key it is ---------------------------------------------------------------------------------------------------
+
+
+def test_a_trusted_key_is_listed_at_once_and_no_other_can_be_announced(store: TaskStore) -> None:
+    task_id = store.create("t", ["a", "b"]).id
+    store.set_party(task_id, "a", public_key=b"x" * 40)
+    trusted = store.trust(task_id, "a", b"k" * 40)
+    assert (trusted.party("a").public_key, trusted.party("a").key_trusted) == (b"k" * 40, True)
+    assert (trusted.owner_of(b"k" * 40), trusted.owner_of(b"x" * 40)) == ("a", None)
+    store.set_party(task_id, "a", role="host", public_key=b"k" * 40)
+    for other in (b"x" * 40, None):
+        with pytest.raises(
+            ConfigError,
+            match=rf"^a: a comes with another key than the one that task {task_id} trusts; expected the key that was "
+            rf"given to `heterofed keys trust`\. If .*: heterofed keys trust {task_id} a \"\$\(heterofed keys show a",
+        ) as caught:
+            store.set_party(task_id, "a", role="collaborator", public_key=other)
+        assert "k" * 40 not in str(caught.value)
+    assert store.get(task_id).party("a").role == "host"
+    assert store.get(task_id).party("b").key_trusted is False
+
+
+def test_trust_can_be_given_to_another_key_but_not_to_one_of_another_party(store: TaskStore) -> None:
+    task_id = store.create("t", ["a", "b"]).id
+    store.trust(task_id, "a", b"k" * 40)
+    store.trust(task_id, "a", b"l" * 40)
+    with pytest.raises(ConfigError, match=r"b and a of task .* have the same public key"):
+        store.trust(task_id, "b", b"l" * 40)
+    with pytest.raises(ConfigError, match="no party 'c'"):
+        store.trust(task_id, "c", b"m" * 40)
+    with pytest.raises(UnknownTask):
+        store.trust("nothere", "a", b"m" * 40)
+    assert [each.public_key for each in store.get(task_id).parties] == [b"l" * 40, None]

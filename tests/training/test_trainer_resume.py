@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from heterofed.errors import ConfigError
+from heterofed.errors import ConfigError, DataError
 from heterofed.training.context import Context
 from heterofed.training.hooks import HookBase, PeriodicCheckpointer
 from tests.training.toys import Counting, Learning
@@ -151,3 +151,103 @@ def test_the_best_checkpoint_is_written_before_one_that_knows_of_it(tmp_path: Pa
 def test_a_trainer_without_a_folder_says_so() -> None:
     with pytest.raises(ConfigError, match=r"no folder for checkpoints\. Give it checkpoint_folder="):
         Counting().resume_or_load()
+
+
+# --- back to a checkpoint while the run goes on -----------------------------------------------------------------------
+
+
+def rewinding(trainer: Learning, at: int, to: str) -> list[int]:
+    """Let a trainer go back once, when a round is to begin after `at` batches; return the batches that were run."""
+    seen: list[int] = []
+    trainer.register_hook_in_train(lambda ctx: seen.append(trainer.iter), "on_batch_start")
+    next_round = trainer.next_round
+
+    def next_or_back() -> bool:
+        if trainer.iter == at and len(seen) == at:
+            trainer.rewind(to)
+            return True
+        return next_round()
+
+    trainer.next_round = next_or_back  # type: ignore[method-assign]  # as a party's trainer does when it is told
+    return seen
+
+
+@pytest.mark.parametrize("done", [3, 5, 8])
+def test_a_run_that_goes_back_comes_to_the_bits_that_it_would_have_had(tmp_path: Path, done: int) -> None:
+    whole = Learning()
+    whole.run(3)
+
+    trainer = Learning(tmp_path)
+    trainer.register_hooks([PeriodicCheckpointer(1, final=False)])
+    seen = rewinding(trainer, 10, f"model_{done - 1:07d}")
+    trainer.run(3)
+
+    assert seen == [*range(10), *range(done, 15)]
+    assert trainer.weights() == whole.weights()
+    assert trainer.storage.history("loss").values() == whole.storage.history("loss").values()
+    assert (trainer.round, trainer.iter, trainer.storage.samples) == (3, 15, whole.storage.samples)
+    assert trainer.run_ok
+
+
+def test_hooks_are_told_before_and_after_and_have_then_what_the_checkpoint_kept(tmp_path: Path) -> None:
+    class Counter(HookBase):
+        def __init__(self) -> None:
+            self.batches = 0
+            self.told: list[tuple[str, int]] = []
+
+        def after_step(self) -> None:
+            self.batches += 1
+
+        def before_rewind(self) -> None:
+            self.told.append(("before", self.batches))
+
+        def after_rewind(self) -> None:
+            self.told.append(("after", self.batches))
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"batches": self.batches}
+
+        def load_state_dict(self, state: Any) -> None:
+            self.batches = state["batches"]
+
+    trainer, counter = Learning(tmp_path), Counter()
+    trainer.register_hooks([counter, PeriodicCheckpointer(1, final=False)])
+    rewinding(trainer, 10, "model_0000006")
+    trainer.run(3)
+
+    assert counter.told == [("before", 10), ("after", 7)]
+    assert counter.batches == 15
+
+
+def test_what_was_asked_for_before_a_run_goes_back_is_forgotten(tmp_path: Path) -> None:
+    trainer = Learning(tmp_path)
+    trainer.register_hooks([PeriodicCheckpointer(5, final=False)])
+
+    rewind = trainer.rewind
+
+    def asking(name: str) -> None:
+        trainer.stop("enough")
+        trainer.request_checkpoint("asked")
+        rewind(name)
+
+    trainer.rewind = asking  # type: ignore[method-assign]  # a hook may have done so in the round that is void
+    rewinding(trainer, 10, "model_0000004")
+    trainer.run(3)
+
+    assert trainer.round == 3
+    assert not trainer.stopping
+    assert not trainer.checkpointer.has("asked")
+
+
+def test_a_checkpoint_that_cannot_be_read_ends_the_run_that_would_go_back_to_it(tmp_path: Path) -> None:
+    trainer = Learning(tmp_path)
+    trainer.register_hooks([PeriodicCheckpointer(5, final=False)])
+    rewinding(trainer, 10, "model_0000004")
+    torn = tmp_path / "model_0000004" / "model.pt"
+    trainer.register_hook_in_train(
+        lambda ctx: torn.write_bytes(b"torn") if trainer.iter == 9 else None, "on_batch_start"
+    )
+
+    with pytest.raises(DataError, match=r"model\.pt cannot be read"):
+        trainer.run(3)
+    assert not trainer.run_ok

@@ -260,3 +260,63 @@ def test_a_trainer_builds_its_default_hooks_and_writers(tmp_path: Path, every: s
     names = {each.name for each in tmp_path.iterdir()}
     assert {"model_best", "model_final", "last_checkpoint", "metrics.json", "model_0000007"} <= names
     assert lines(tmp_path / "metrics.json")[-1].keys() >= {"lr", "loss", "time", "data_time", "test/loss", "round"}
+
+
+def test_what_a_run_that_goes_back_has_written_from_there_on_is_written_again_and_not_twice(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    trainer = Learning(tmp_path / "checkpoints")
+    writing = PeriodicWriter(lambda: [JSONWriter(path, start_iter=trainer.start_iter)], period=1)
+    trainer.register_hooks([PeriodicCheckpointer(1, final=False), writing])
+    went_back: list[int] = []
+    seen: list[list[int]] = []
+    next_round = trainer.next_round
+
+    def next_or_back() -> bool:
+        if trainer.iter == 10 and not went_back:
+            went_back.append(1)
+            seen.append([line["iteration"] for line in lines(path)])
+            trainer.rewind("model_0000006")
+            return True
+        return next_round()
+
+    trainer.next_round = next_or_back  # type: ignore[method-assign]  # as a party's trainer does when it is told
+    trainer.run(3)
+
+    assert seen == [[*range(10)]]
+    assert [line["iteration"] for line in lines(path)] == [*range(15)]
+    whole, expected = Learning(), tmp_path / "whole.json"
+    whole.register_hooks([PeriodicWriter([JSONWriter(expected)], period=1)])
+    whole.run(3)
+    assert lines(path) == lines(expected)
+
+
+def test_a_writer_that_was_given_as_an_object_stays_open_when_a_run_goes_back(tmp_path: Path) -> None:
+    """It cannot be made again; what it makes of iterations that come twice is its own affair."""
+    notes = Notes()
+    hook = PeriodicWriter([notes])
+
+    hook.before_rewind()
+    hook.after_rewind()
+
+    assert notes.calls == []
+    assert hook.writers == [notes]
+
+
+def test_writers_that_are_made_again_are_closed_first_and_then_new_ones() -> None:
+    made: list[Notes] = []
+
+    def make() -> list[EventWriter]:
+        made.append(Notes())
+        return [made[-1]]
+
+    trainer = Counting()
+    hook = PeriodicWriter(make)
+    trainer.register_hooks([hook])
+    hook.before_train()
+    hook.before_rewind()
+    assert (made[0].calls, hook.writers) == (["close"], [])
+    hook.after_rewind()
+
+    assert len(made) == 2
+    assert hook.writers == [made[1]]
+    assert made[1].calls == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -33,7 +34,7 @@ class TestFaultyWithoutFaults(Contract):
         return FaultlessStar(queue_messages, max_message_bytes)
 
 
-def pair(**faults: float) -> tuple[FaultyTransport, Transport]:
+def pair(**faults: float | Callable[[], float]) -> tuple[FaultyTransport, Transport]:
     """A collaborator whose sends go wrong, and its host."""
     hub = MemoryHub(HOST, queue_messages=10_000)
     host = hub.transport(HOST)
@@ -156,6 +157,51 @@ def test_what_is_held_when_the_link_is_cut_is_lost() -> None:
     assert heard(host) == []
 
 
+def test_links_are_cut_by_chance_and_mend_themselves() -> None:
+    now = [0.0]
+    end, host = pair(cut=0.2, mend_after_s=1.0, clock=lambda: now[0])
+    cut = 0
+    for message in numbers(200):
+        try:
+            end.send(HOST, [b"head", message])
+        except PeerGone:
+            cut += 1
+            assert end.down_for(HOST) > 0.0
+            now[0] += 0.5
+            assert end.down_for(HOST) == 0.5
+            with pytest.raises(PeerGone, match="cut on purpose"):
+                end.send(HOST, [b"head", message])
+            now[0] += 0.5
+            assert end.down_for(HOST) == 0.0
+    assert 20 < cut == end.faults["cut"] < 60
+    assert len(heard(host)) == 200 - cut
+
+
+def test_what_arrives_while_a_link_mends_itself_is_lost_and_what_comes_later_is_not() -> None:
+    end, host = pair(cut_after=0, mend_after_s=0.1)
+    with pytest.raises(PeerGone):
+        end.send(HOST, [b"x"])
+    host.send("bank", [b"lost"])
+    assert end.receive(0.05) is None
+    assert end.receive(0.1) is None
+    host.send("bank", [b"heard"])
+    assert content(arrival(end)) == [b"heard"]
+
+
+def test_a_double_that_finds_no_room_is_not_reported_as_a_message_that_did_not() -> None:
+    hub = MemoryHub(HOST, queue_messages=1)
+    host = hub.transport(HOST)
+    end = FaultyTransport(hub.transport("bank"), seed=7, duplicate=1.0)
+    end.send(HOST, [b"once"], timeout_s=0.05)
+    assert heard(host) == [b"once"]
+
+
+def test_what_comes_through_it_is_not_vouched_for() -> None:
+    end, host = pair()
+    assert host.intact
+    assert not end.intact
+
+
 def test_the_same_seed_makes_the_same_faults() -> None:
     runs = []
     for _ in range(2):
@@ -186,7 +232,10 @@ def test_closing_sends_what_is_held_and_closes_the_inner_one() -> None:
     assert host.down_for("bank") > 0.0
 
 
-@pytest.mark.parametrize("faults", [{"drop": 1.5}, {"corrupt": -0.1}, {"max_delay_s": -1.0}, {"cut_after": -1}])
+@pytest.mark.parametrize(
+    "faults",
+    [{"drop": 1.5}, {"corrupt": -0.1}, {"cut": 2.0}, {"max_delay_s": -1.0}, {"cut_after": -1}, {"mend_after_s": -1.0}],
+)
 def test_rates_that_make_no_sense_are_refused(faults: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         pair(**faults)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import traceback
 from pathlib import Path
 
 import pytest
+from zmq.utils import z85
 
 from heterofed.errors import ConfigError, OutputError
-from heterofed.wire.keys import KeyPair, load_or_create
+from heterofed.wire.keys import KeyPair, check_public_key, create, load, load_or_create
 from tests.wire import processes
 
 
@@ -141,3 +143,64 @@ def test_halves_that_do_not_belong_together_are_refused() -> None:
         with pytest.raises(ConfigError, match="do not belong together") as caught:
             KeyPair(public, secret)
         assert two.secret.decode() not in str(caught.value)
+
+
+def test_a_new_key_is_found_and_never_overwritten(folder: Path) -> None:
+    key = create(folder, "bank")
+    assert load(folder, "bank") == load_or_create(folder, "bank") == key
+    with pytest.raises(ConfigError, match=rf"there is a key {folder}/bank.key already; expected a name without a key"):
+        create(folder, "bank")
+    assert load(folder, "bank") == key
+    assert [path.name for path in folder.iterdir()] == ["bank.key"]
+
+
+def test_a_key_that_is_not_there_is_said_so_and_not_made(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no key .*bank\.key; .* `heterofed keys new bank`"):
+        load(folder, "bank")
+    assert not folder.exists()
+
+
+def test_looking_at_a_key_refuses_one_that_others_may_read_or_replace(folder: Path) -> None:
+    create(folder, "bank")
+    (folder / "bank.key").chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load(folder, "bank")
+    (folder / "bank.key").chmod(0o600)
+    folder.chmod(0o770)
+    for look in (load, create):
+        with pytest.raises(ConfigError, match="chmod 700"):
+            look(folder, "bank")
+
+
+def test_a_broken_key_file_shows_nothing_of_itself_even_to_a_traceback_with_local_variables(folder: Path) -> None:
+    key = create(folder, "bank")
+    path = folder / "bank.key"
+    secret = key.secret.decode()
+    for content in (path.read_bytes() + b"x", path.read_bytes().replace(key.public, KeyPair.generate().public)):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            load(folder, "bank")
+        frames = caught.value.__traceback__
+        assert frames is not None
+        told = traceback.TracebackException(ConfigError, caught.value, frames.tb_next, capture_locals=True)
+        assert secret not in "".join(told.format())
+
+
+def test_a_public_key_is_what_keys_show_prints() -> None:
+    key = KeyPair.generate().public
+    assert check_public_key(f" {key.decode()}\n") == key
+
+
+LOW_ORDER = [bytes(32), b"\x01" + bytes(31), bytes.fromhex("ecff" + "ff" * 29 + "7f")]  # RFC 7748, section 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "short", "x" * 39, "x" * 41, "~" * 40, "ä" * 40, "#" * 40, *(z85.encode(each).decode() for each in LOW_ORDER)],
+)
+def test_what_is_no_public_key_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"a text of {len(text)} characters is no public key; .*single quotes"
+    ) as caught:
+        check_public_key(text)
+    assert not text or text not in str(caught.value)

@@ -79,12 +79,18 @@ class HookBase:
     def after_train(self) -> None:
         """At the end of a run, however it ends: `self.trainer.run_ok` tells."""
 
+    def before_rewind(self) -> None:
+        """Before a run goes back to a checkpoint in its middle, because another party was started again."""
+
+    def after_rewind(self) -> None:
+        """After it went back, with the states of that checkpoint loaded; rounds and batches come again from there."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of this hook, in plain types; by default nothing."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict` gave. Called when a run resumes, before `before_train`."""
+        """Take what `state_dict` gave. Called when a run resumes, before `before_train`, and when it goes back."""
 
 
 class CallbackHook(HookBase):

@@ -133,6 +133,10 @@ class EarlyStopper(PeriodicHook):
         elif self._asked is not None and self.trainer.done_in_routine == 0:
             self.trainer.stop(self._asked)
 
+    def after_rewind(self) -> None:
+        """End at once if the round gone back to was to be the last one."""
+        self.before_train()
+
     def before_round(self) -> None:
         """Repeat the word, if a resumed run still has the rest of its last round to do."""
         if self._asked is not None:

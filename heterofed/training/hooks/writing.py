@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from heterofed.errors import ConfigError
 from heterofed.metrics.progress import logger
@@ -20,6 +21,10 @@ class PeriodicWriter(PeriodicHook):
             when a run begins.
         period: after how many batches; 0: only at the end of rounds.
 
+    Attributes:
+        shown_until: the newest iteration that they had shown when the checkpoint was written which the run goes on
+            from; -1: none. What a run shows at its end comes on top, and is void where it goes on from a checkpoint.
+
     Raises:
         ConfigError: one of them is no EventWriter, or the period is below 0.
     """
@@ -30,17 +35,37 @@ class PeriodicWriter(PeriodicHook):
         super().__init__(period, "batch")
         self._make = writers if callable(writers) else None
         self.writers = [] if callable(writers) else _checked(writers)
+        self.shown_until = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep up to where the writers have written."""
+        return {"shown_until": self.shown_until}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        self.shown_until = state["shown_until"]
 
     def before_train(self) -> None:
         """Make the writers that could not be made before."""
         if self._make is not None:
             self.writers = _checked(self._make())
 
+    def before_rewind(self) -> None:
+        """Close the writers that can be made again: what they have written from that checkpoint on is void."""
+        if self._make is not None:
+            self.after_train()
+            self.writers = []
+
+    def after_rewind(self) -> None:
+        """Make them again, to go on from there."""
+        self.before_train()
+
     def act(self) -> None:
         """Let each writer write."""
         storage = self.trainer.storage
         for writer in self.writers:
             writer.write(storage)
+        self.shown_until = storage.iter
 
     def after_round(self) -> None:
         """Let each writer write what the round's end has measured."""

@@ -24,6 +24,9 @@ FIRST_CONNECTION_S = 1.0
 """In the first second a send waits for the connection, so that the message is on its way when the caller goes on to
 something long. Later it only puts it aside, for the next call to send."""
 
+LOOKUP_PATIENCE = 12
+"""How many times longer to knock at a host that cannot look up our key, than at one that does not know it."""
+
 REDIAL_PAUSE_S = 0.25
 """How soon to knock again after the host turned our key away; libzmq does not do it by itself."""
 
@@ -252,12 +255,15 @@ class CollaboratorTransport(End):
         now = time.monotonic()
         if self._denied_since is None:
             self._denied_since = now
-        if now - self._denied_since < self._patience_s:
+        # 500 and the like: the host could not look us up just now, its store is busy or its disk is full.
+        patience_s = self._patience_s if status == 400 else LOOKUP_PATIENCE * self._patience_s
+        if now - self._denied_since < patience_s:
             self._redial_at = now + REDIAL_PAUSE_S
         elif status == 400:
             self._refuse(
                 f"{self.host_party} does not know the key of this party",
-                f"Check that the task lists the public key that {self.party} has now; it may have got a new one.",
+                f"Check that the task is not over, and that it lists the public key that {self.party} has now; it may "
+                f"have got a new one.",
             )
         else:
             self._refuse(

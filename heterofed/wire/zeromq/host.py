@@ -17,8 +17,10 @@ from heterofed.errors import ConfigError, PeerGone, PeerTimeout
 from heterofed.wire.keys import KeyPair
 from heterofed.wire.parts import Signal, from_parts, to_parts
 from heterofed.wire.transport import Buffer, Delivery, Doorkeeper
+from heterofed.wire.zeromq.descriptors import raise_descriptor_limit
 from heterofed.wire.zeromq.gate import ZAP_DOMAIN, Gate
 from heterofed.wire.zeromq.sockets import End, as_milliseconds
+from heterofed.wire.zeromq.strangers import CONNECTIONS, Notices
 
 PROBE_PAUSE_S = 0.5
 """A link that is suspected or down is probed this often."""
@@ -28,6 +30,9 @@ PROBE_AT_LEAST_EVERY_S = 30.0
 
 LOOK_AROUND_S = 0.1
 """How often a send that waits for room looks whether the connection still stands."""
+
+BACKLOG = 1024
+"""How many connections may wait to be accepted; with libzmq's 100, a burst of strangers keeps a party waiting."""
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +92,7 @@ class HostTransport(End):
             party,
             zmq.ROUTER,
             key,
-            monitored=zmq.EVENT_DISCONNECTED,
+            monitored=CONNECTIONS,
             max_message_bytes=max_message_bytes,
             queue_messages=queue_messages,
             heartbeat_s=heartbeat_s,
@@ -98,7 +103,10 @@ class HostTransport(End):
         self._unread: deque[list[zmq.Frame]] = deque()
         self._queue_messages = queue_messages
         self._receive_timeout_ms = -1
-        self._gate = Gate(self._context, doorkeeper)
+        self._notices = Notices()
+        raise_descriptor_limit()
+        self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
+        self._gate = Gate(self._context, doorkeeper, monitor=self._monitor, events=self._events, notices=self._notices)
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)
         self._socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
         # Without it libzmq lets everybody in when no gate answers.
@@ -193,7 +201,9 @@ class HostTransport(End):
         content = from_parts([part.buffer for part in parts[1:]], self._max_message_bytes)
         if isinstance(content, Signal):
             if content is Signal.NOISE:
-                logger.warning("%s sent something that is no message, or is too large; ignored", party)
+                self._notices.tell(
+                    "something that is no message", party, f"{party} sent something that is no message, or is too large"
+                )
             return None
         return Delivery(party, content)
 
@@ -211,7 +221,11 @@ class HostTransport(End):
             del self._bound[routing_id]
             link.routing_id = secrets.token_bytes(32)
             self._note_down(link)
-            logger.warning("a connection of %s was taken over with another key, and is not used any more", party)
+            self._notices.tell(
+                "a connection taken over",
+                party,
+                f"a connection of {party} was taken over with another key, and is not used any more",
+            )
             return None
         if link.doubts == 0:  # else this may be what was left unread of the connection before
             link.descriptor = _descriptor(parts[1])
@@ -229,7 +243,7 @@ class HostTransport(End):
         link = self._links.get(party)
         if link is not None:
             if self._stands(link, claimed=True):
-                logger.warning("a second process came as %s and was refused", party)
+                self._notices.tell("a second process", party, f"a second process came as {party} and was refused")
                 self._signal(routing_id, Signal.REFUSED)
                 return None
             self._bound.pop(link.routing_id, None)
@@ -302,7 +316,8 @@ class HostTransport(End):
         return _Outcome.SENT
 
     def _read_monitor(self) -> None:
-        for _, descriptor in self._events():
+        while self._gate.broken:
+            descriptor = self._gate.broken.popleft()
             for link in self._links.values():
                 if link.descriptor in (descriptor, None):
                     # Two, because libzmq tells the monitor before it takes the connection away: a probe that is fast

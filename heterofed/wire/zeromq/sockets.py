@@ -39,6 +39,8 @@ class End(Transport):
         dead_after_s: a connection without a sign of life for so long is dropped.
     """
 
+    intact = True
+
     def __init__(
         self,
         party: str,

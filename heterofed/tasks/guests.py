@@ -1,0 +1,63 @@
+"""A host's doorkeeper: which keys may come in, asked of the task's record without letting strangers wear that out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from heterofed.tasks.directory import Directory
+from heterofed.tasks.model import Task, TaskStatus
+
+LOOKUPS_PER_S = 20.0
+"""How often the record is read at most, in the long run; a reading costs about a millisecond of the gate's thread."""
+
+
+class GuestList:
+    """Answers whose key it is for one task, as `heterofed.wire.Doorkeeper`. For one thread.
+
+    Each question reads the record, so that a key that was listed a moment ago is known; but only as long as they are
+    few. In a flood of them, the answer may be 1/20 s old. So strangers, each with a new key, cannot keep a party
+    waiting at the door while the gate's thread reads the database for them.
+
+    A key that is inside may come in again, when its line broke, though the task expired or was completed meanwhile.
+    A cancelled task admits nobody.
+
+    Args:
+        directory: where the task is.
+        task_id: its id.
+        clock: in seconds.
+    """
+
+    def __init__(self, directory: Directory, task_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._directory = directory
+        self._task_id = task_id
+        self._clock = clock
+        self._inside: set[bytes] = set()
+        self._task: Task | None = None
+        self._lookups_left = LOOKUPS_PER_S
+        self._counted_at = clock()
+
+    def party_of(self, public_key: bytes) -> str | None:
+        """Return the feature key of the party that may come in with this key, or None.
+
+        Raises:
+            HeterofedError: the record cannot be read; the key must stay out for now.
+        """
+        task = self._look()
+        party = task.owner_of(public_key)
+        if party is None or task.status is TaskStatus.CANCELLED:
+            return None
+        if task.why_over() is not None and public_key not in self._inside:
+            return None
+        self._inside.add(public_key)
+        return party
+
+    def _look(self) -> Task:
+        now = self._clock()
+        self._lookups_left = min(LOOKUPS_PER_S, self._lookups_left + (now - self._counted_at) * LOOKUPS_PER_S)
+        self._counted_at = now
+        if self._task is None or self._lookups_left >= 1:
+            self._lookups_left -= 1
+            self._task = None  # if the reading fails, the old answer is not used
+            self._task = self._directory.find(self._task_id)
+        return self._task
