@@ -125,7 +125,8 @@ def cook(recipe: Recipe, folder: Path) -> Ended:
     settings = Settings(
         home=folder / "home", progress="off", psi_protocol="ecdh", gather_timeout_s=THERE_WITHIN_S, notice_every_s=60
     )
-    common: dict[str, Any] = {"schedule_timeout": STEP_S, "rejoin_timeout": THERE_WITHIN_S, "settings": settings}
+    common: dict[str, Any] = {"schedule_timeout": STEP_S, "data_channel_timeout": (STEP_S, STEP_S)}
+    common |= {"rejoin_timeout": THERE_WITHIN_S, "settings": settings}
     plan: dict[str, Any] = {"max_rounds": ROUNDS, "batch_size": BATCH_SIZE, "checkpoint_every": KEEP_EVERY}
     plan["calculation_timeout"] = STEP_S
     host = SoupHost("host", parties=recipe.parties, out_dir=folder / "host", **plan, **common)
