@@ -126,6 +126,14 @@ def run_locally(
         _set_state(outside)
     if errors:
         raise root_of(errors, keys)
+    late = [key for key in keys if key not in results]
+    if late:
+        raise PeerTimeout(
+            f"has not ended within {JOIN_S:.0f} s after the host",
+            party=", ".join(late),
+            expected="every party to end with the host",
+            advice="See what it does; its thread still runs.",
+        )
     return LocalRun({key: results[key] for key in keys})
 
 
@@ -260,10 +268,11 @@ class _Listed:
 
 
 class _SharedRecord:
-    """The failures of a run, for the parties that could not be told over a link yet."""
+    """The end of a run, good or bad, for the parties that could not be told over a link."""
 
     def __init__(self) -> None:
         self.failed: dict[str, str] = {}
+        self.completed = False
 
 
 class _Record:
@@ -274,7 +283,8 @@ class _Record:
         self._me = feature_key
 
     def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
-        """Nothing: the caller sees the task end."""
+        """Keep that the task is completed, for a party that could not be told."""
+        self._shared.completed = self._shared.completed or status is TaskStatus.COMPLETED
 
     def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
         """Keep a failure for the others."""
@@ -285,8 +295,8 @@ class _Record:
         """Nothing: push_log has shown it."""
 
     def is_completed(self) -> bool:
-        """Return False: every party sees the end of the run."""
-        return False
+        """Return whether the host has said so."""
+        return self._shared.completed
 
     def look(self) -> None:
         """Raise TaskAborted if another party failed."""
