@@ -19,8 +19,10 @@ from heterofed.frames.messages import (
     AnyMessage,
     BatchPlan,
     Blob,
+    CheckIn,
     Embedding,
     Gradient,
+    Matching,
     Proceed,
     PsiPart,
     Split,
@@ -42,7 +44,22 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
         session=st.binary(min_size=16, max_size=16),
         parties=st.lists(keys, max_size=9).map(tuple),
         max_rounds=counts,
-        calculation_timeout_s=st.floats(0, allow_nan=False),
+        calculation_timeout_s=st.floats(0, 1e9),
+        matched=st.booleans(),
+        resume=counts,
+    ),
+    st.builds(
+        CheckIn,
+        protocol=st.integers(-(2**63), 2**63 - 1),
+        task_id=keys,
+        feature_key=keys,
+        nonce=st.binary(min_size=16, max_size=16),
+        trainable=st.booleans(),
+        own_batches=st.booleans(),
+        matching=st.just(Matching("ecdh", "both", True)),
+        recover=st.booleans(),
+        run=st.binary(max_size=16),
+        points=st.lists(counts, max_size=64).map(tuple),
     ),
     st.builds(PsiPart, payload=st.binary(max_size=64).map(Blob)),
     st.builds(Split, train=counts, test=counts, train_digest=digests, test_digest=digests),
@@ -55,6 +72,10 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
         shuffle=st.booleans(),
         seed=st.integers(0, 2**32 - 1),
         digest=digests,
+        finetune=st.booleans(),
+        learns=st.booleans(),
+        first=counts,
+        keep=st.booleans(),
     ),
     tensors.flatmap(
         lambda raw: st.builds(
@@ -66,8 +87,8 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
             values=st.just(raw),
         )
     ),
-    st.builds(Gradient, round=round_numbers, batch=counts, loss=losses, values=tensors),
-    st.builds(Proceed, round=round_numbers, batch=counts, loss=losses),
+    st.builds(Gradient, round=round_numbers, batch=counts, loss=losses, keep=st.booleans(), values=tensors),
+    st.builds(Proceed, round=round_numbers, batch=counts, loss=losses, keep=st.booleans()),
     st.builds(Abort, party=keys, error=keys, reason=st.text(st.characters(exclude_categories=["Cs"]), max_size=2000)),
 )
 
@@ -129,7 +150,7 @@ KNOWN_EMBEDDING = (
 )
 
 
-def test_the_bytes_of_an_embedding_are_those_of_protocol_version_1() -> None:
+def test_the_bytes_of_an_embedding_are_those_of_protocol_version_4() -> None:
     message = Embedding(round=3, batch=5, rows=2, digest=DIGEST, values=pack(numbers()))
 
     header, blob = Codec().encode(message)
@@ -144,14 +165,15 @@ def test_the_known_bytes_of_an_embedding_are_understood() -> None:
     assert decoded == Embedding(round=3, batch=5, rows=2, digest=DIGEST, values=pack(numbers()))
 
 
-def test_the_bytes_of_a_welcome_are_those_of_protocol_version_1() -> None:
+def test_the_bytes_of_a_welcome_are_those_of_protocol_version_4() -> None:
     (header,) = Codec().encode(example(Welcome))
 
     assert bytes(header).hex() == (
-        "96a757656c636f6d65"
+        "98a757656c636f6d65"
         "c410000102030405060708090a0b0c0d0e0f"
         "c410101112131415161718191a1b1c1d1e1f"
         "92a4686f7374a2633103cb4072c00000000000"
+        "c3cd03aa"
     )
 
 

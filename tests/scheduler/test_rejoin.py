@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from heterofed import ConfigError, PeerRefused, TaskFailed
 from heterofed.frames.messages import CheckIn
@@ -224,6 +226,61 @@ def test_rounds_without_checkpoints_in_them_are_run_again_from_their_beginning(t
 
     assert all(same(state_of(federation.schedulers[key]), state_of(plain.schedulers[key])) for key in KEYS)
     assert federation.schedulers["c1"].trainer.start_iter == BATCHES
+
+
+def test_a_run_that_is_begun_anew_by_all_keeps_a_start_of_its_own(
+    tmp_path: Path, undisturbed: tuple[Federation, Path]
+) -> None:
+    """One lost its folder in the first batches, where that costs the others nothing; then another one is killed."""
+    federation = Federation(maker(tmp_path), KEYS, reseed=False)
+    start = federation.start
+
+    def starting(key: str, *, recover: bool = False) -> None:
+        if key == "c1" and federation.starts[key] == 1:
+            shutil.rmtree(tmp_path / key)
+        start(key, recover=recover)
+
+    federation.start = starting  # type: ignore[method-assign]  # to lose the folder
+    run_with(federation, Kill("c1", "Embedding", 1), Kill("c2", "Embedding", 2))
+
+    assert_nobody_can_tell(federation, tmp_path, undisturbed, frozenset(["c1", "c2"]))
+    assert sum(line.startswith("matching 60 ids") for line in federation.said["host"]) == 2
+
+
+def test_gradients_of_a_batch_that_was_cut_off_are_forgotten(tmp_path: Path) -> None:
+    """A party may zero them after its step, where that of the batch never came."""
+
+    class Accumulating(ResumingHost):
+        def train_a_batch(self, feature_projection: dict[str, Any], labels: Any) -> Any:
+            loss = cross_entropy(self.infer_model(torch.cat(list(feature_projection.values()), dim=1)), labels)
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            return loss
+
+    def make(key: str) -> Any:
+        folder = tmp_path / name / key
+        if key == "host":
+            return Accumulating(out_dir=folder, parties=3, max_rounds=ROUNDS, checkpoint_every=2)
+        return ResumingCollaborator(key, party=int(key[1:]), out_dir=folder)
+
+    name = "a"
+    plain_run = Federation(make, KEYS)
+    plain_run.run()
+    name = "b"
+    federation = Federation(make, KEYS)
+    begin = Federation.start
+
+    def starting(key: str, *, recover: bool = False) -> None:
+        if federation.starts[key]:  # the others are in the middle of a batch
+            for parameter in federation.schedulers["host"].infer_model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+        begin(federation, key, recover=recover)
+
+    federation.start = starting  # type: ignore[method-assign]  # to leave gradients behind
+    run_with(federation, Kill("c1", "Embedding", 5))
+
+    assert all(same(state_of(federation.schedulers[key]), state_of(plain_run.schedulers[key])) for key in KEYS)
 
 
 # --- who cannot join --------------------------------------------------------------------------------------------------
