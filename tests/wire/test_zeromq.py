@@ -186,7 +186,7 @@ def test_a_strangers_key_gets_nothing_in_and_is_told_what_to_do(star: TcpStar) -
     stranger = star.dial("bank", key=KeyPair.generate(), admission_patience_s=0.3)
     text = refusal(stranger)
     assert "does not know the key" in text
-    assert "task lists the public key" in text
+    assert "lists the public key" in text
     with pytest.raises(PeerRefused):
         stranger.send(HOST, [b"please"])
     assert hears_nothing_but(star)
