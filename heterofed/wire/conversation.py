@@ -52,6 +52,13 @@ class Limits:
     most_probe_s: float
 
 
+SILENT_S = 10.0
+"""After so long without a word a party is asked whether it is still the one it was; then after twice as long."""
+
+MOST_SILENT_S = 160.0
+"""The longest pause between two such questions: a party may compute for long, and they lie unread meanwhile."""
+
+
 class Conversation:
     """What an end says to and hears from one party. Pauses are in seconds; `now` is always the caller's clock.
 
@@ -91,6 +98,8 @@ class Conversation:
         self._questioned_at = -math.inf
         self._probe_at = _NEVER
         self._probe_pause_s = limits.first_probe_s
+        self._silent_at = _NEVER
+        self._silent_pause_s = SILENT_S
         self._is_new = False
         """Whether we began again and the party has not shown yet that it knows."""
 
@@ -133,6 +142,12 @@ class Conversation:
         self.note_link(now, down_s)
         if now >= self._probe_at and (self._outgoing or self._is_new):
             self._probe(now)
+        elif now >= self._silent_at and not (self._outgoing or self._is_new or self.is_down):
+            # Nothing of ours is under way, so nothing else would show that the party is another process by now, which
+            # waits for a word of ours: its restart may have been too quick for anybody to see the link down.
+            self._silent_at = now + self._silent_pause_s
+            self._silent_pause_s = min(2 * self._silent_pause_s, MOST_SILENT_S)
+            self._say(self.party, [self._header(Kind.PROBE, self._outgoing.next)])
 
     def note_link(self, now: float, down_s: float) -> None:
         """Note whether the link is up; when it is up again, ask at once what has come."""
@@ -191,6 +206,8 @@ class Conversation:
             return 0
         self.met = True
         self._probe_pause_s = self._limits.first_probe_s
+        self._silent_pause_s = SILENT_S
+        self._silent_at = now + SILENT_S
         if header.kind == Kind.HELLO:
             self._take_hello(header, now)
             return 0
