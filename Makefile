@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test chaos check format clean
+.PHONY: demo test chaos bench check format clean
 
 demo: $(VENV)/.demos
 	$(BIN)/heterofed demo mnist --rounds 5 --out runs/demo
@@ -16,8 +16,18 @@ test: $(VENV)/.dev
 	$(BIN)/python -m coverage report --skip-covered
 
 # Everything that can go wrong, tried on real processes: an hour and more; CHAOS=short: a quarter of it.
+# Full disks need root and Linux; elsewhere they are told as "not run".
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos $(if $(filter short,$(CHAOS)),--short)
+
+# What a round costs beside what it has to, what each collaborator adds, and how much memory a long test takes.
+# Half an hour and more; the machine should have nothing else to do. Every script's last line is JSON with --json.
+bench: $(VENV)/.demos
+	$(BIN)/python -m benchmarks.round
+	$(BIN)/python -m benchmarks.parties
+	$(BIN)/python -m benchmarks.wire
+	$(BIN)/python -m benchmarks.link
+	$(BIN)/python -m benchmarks.memory
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -31,7 +31,8 @@ from demos.mnist_split.data import load_digits
 from demos.mnist_split.host import DemoHost
 from heterofed import Settings
 from heterofed.frames.messages import BatchesEnd, Embedding, Gradient, Proceed
-from heterofed.frames.tensors import pack, unpack
+from heterofed.frames.precision import unpack_as
+from heterofed.frames.tensors import pack
 from heterofed.grads.cut_layer import device_of
 from heterofed.scheduler.collaborator_trainer import CollaboratorTrainer
 from heterofed.scheduler.host_trainer import HostTrainer
@@ -70,7 +71,7 @@ class TimedHostTrainer(HostTrainer):
         for model in self.models.values():
             model.train()
         source = party._pass_over(self.train_order, train=True, with_labels=True)
-        exchange.batch = 0
+        exchange.begin_batch(0)
         for local in source:
             received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
             cut.watch(local.embedding)
@@ -78,7 +79,7 @@ class TimedHostTrainer(HostTrainer):
             loss = party.train_a_batch(projection, local.labels)
             cut.close()
             self.round_loss.add(loss, local.embedding.shape[0])
-            exchange.batch += 1
+            exchange.begin_batch(exchange.batch + 1)
         exchange.receive_ends("training")
 
 
@@ -104,7 +105,7 @@ class TimedCollaboratorTrainer(CollaboratorTrainer):
             source.prefetch()
             _, answer = link.expect((Gradient, Proceed), from_=[host], waiting_for="gradient", timeout_s=60)
             if isinstance(answer, Gradient):
-                gradient = unpack(answer.values)
+                gradient = unpack_as(answer.values, None)
                 self._check_gradient(local.embedding, gradient)
                 party.feature_optimizer.zero_grad()
                 torch.autograd.backward(local.embedding, gradient)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from heterofed.config import Settings
     from heterofed.errors import (
         AlignmentError,
+        BatchesPassed,
         ConfigError,
         DataError,
         EmbeddingError,
@@ -54,6 +55,7 @@ __all__ = [
     "MODE",
     "TRIGGER",
     "AlignmentError",
+    "BatchesPassed",
     "CollaboratorScheduler",
     "ConfigError",
     "CtxVar",

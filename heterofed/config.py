@@ -32,6 +32,9 @@ class Settings:
     advertise: str = ""
     """The address:port that collaborators are told, where it is not what the host binds to (`HETEROFED_ADVERTISE`)."""
 
+    encryption: bool = True
+    """Whether links are encrypted; off is for measurements on one machine, at all parties (`HETEROFED_ENCRYPTION`)."""
+
     gather_timeout_s: float = 600.0
     """How long to wait for every party to be there; 0 waits for ever (`HETEROFED_GATHER_TIMEOUT_S`)."""
 
@@ -46,6 +49,12 @@ class Settings:
 
     check_finite: bool = True
     """Whether an embedding or gradient that is NaN or infinite ends the task (`HETEROFED_CHECK_FINITE`)."""
+
+    test_keep_bytes: int = 1 << 26
+    """How much of a test's batches the host keeps after they have passed, in bytes (`HETEROFED_TEST_KEEP_BYTES`)."""
+
+    threads: int = 0
+    """Threads that a launched party computes with; 0: as many as torch takes by itself (`HETEROFED_THREADS`)."""
 
     psi_max_ids: int = 100_000_000
     """How many ids a peer may declare when ids are matched (`HETEROFED_PSI_MAX_IDS`)."""
@@ -100,8 +109,12 @@ class Settings:
             raise ConfigError(f"psi_protocol is {self.psi_protocol!r}", expected="one of " + ", ".join(PSI_PROTOCOLS))
         if self.psi_engine not in PSI_ENGINES:
             raise ConfigError(f"psi_engine is {self.psi_engine!r}", expected="one of " + ", ".join(PSI_ENGINES))
+        if self.test_keep_bytes < 0:
+            raise ConfigError(f"test_keep_bytes is {self.test_keep_bytes}", expected="0 or more")
         if self.psi_max_ids < 1:
             raise ConfigError(f"psi_max_ids is {self.psi_max_ids}", expected="1 or more")
+        if self.threads < 0:
+            raise ConfigError(f"threads is {self.threads}", expected="0 or more")
         if self.psi_workers < 0:
             raise ConfigError(f"psi_workers is {self.psi_workers}", expected="0 or more")
         if self.progress not in PROGRESS_FORMS:
@@ -147,10 +160,13 @@ def _flag(text: str) -> bool:
     Raises:
         ValueError: it says neither.
     """
-    answers = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if text.strip().lower() not in answers:
+    answer = text.strip().lower()
+    if answer not in _YES | _NO:
         raise ValueError(text)
-    return answers[text.strip().lower()]
+    return answer in _YES
+
+
+_YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -166,11 +182,14 @@ _CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "home": _folder,
     "bind": str,
     "advertise": str,
+    "encryption": _flag,
     "gather_timeout_s": float,
     "rejoin_timeout_s": float,
     "notice_every_s": float,
     "max_message_bytes": int,
     "check_finite": _flag,
+    "test_keep_bytes": int,
+    "threads": int,
     "psi_max_ids": int,
     "psi_key_bits": int,
     "psi_protocol": str,

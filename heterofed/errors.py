@@ -2,7 +2,8 @@
 
     HeterofedError
     ├── ConfigError                a setting, a call or a class cannot work as written
-    │   └── UnknownTask            no task of this id where we looked
+    │   ├── UnknownTask            no task of this id where we looked
+    │   └── BatchesPassed          a test reads batches again that were too much to keep
     ├── DataError                  a file with this party's data cannot be read
     └── TaskFailed                 the task cannot go on; every party ends
         ├── AlignmentError         ids, splits or batches differ between the parties
@@ -91,6 +92,10 @@ class ConfigError(HeterofedError):
 
 class UnknownTask(ConfigError):
     """There is no task of this id in the place where we looked."""
+
+
+class BatchesPassed(ConfigError):
+    """A batch of a test was read that has passed and was not kept."""
 
 
 class DataError(HeterofedError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def read_options(doc: str | None, *, host: bool) -> Options:
     parser.add_argument("--parties", type=int, default=2, help="number of stripes the pictures are cut into")
     parser.add_argument("--no-dropout", dest="dropout", action="store_false")
     parser.add_argument("--seed", type=int, default=0, help="the same at every party")
-    parser.add_argument("--threads", type=int, help="threads of torch; default: torch's own choice")
+    parser.add_argument("--threads", type=int, help="threads of torch; default: HETEROFED_THREADS, else torch's choice")
     parser.add_argument("--recover", action="store_true", help="go on from the last checkpoint in --out")
     if host:
         parser.add_argument("--rounds", type=int, default=5)
@@ -59,6 +60,7 @@ def read_options(doc: str | None, *, host: bool) -> Options:
         if given.threads < 1:
             parser.error("--threads must be 1 or more")
         torch.set_num_threads(given.threads)
+        os.environ["HETEROFED_THREADS"] = str(given.threads)  # launch_task does what the variable says
     try:
         digits = load_digits(given.data_dir, train=given.train, test=given.test)
     except ConfigError as error:

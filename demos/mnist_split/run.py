@@ -33,6 +33,7 @@ from heterofed import HeterofedError, Settings
 from heterofed.features.batches import round_seed, shuffled
 from heterofed.metrics.progress import clock
 from heterofed.tasks.directory import open_directory
+from heterofed.training.threads import threads_each
 
 DEFAULT_TRAIN, DEFAULT_TEST = 10_000, 2_000
 """Enough to see it learn, few enough for a coffee break; --train 60000 --test 10000 is all of MNIST."""
@@ -71,7 +72,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parties", type=int, default=2, help="host and collaborators together, 2 to 9")
     parser.add_argument("--no-dropout", dest="dropout", action="store_false")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=_positive, default=1, help="torch threads of each party")
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        help="torch threads of each party; default: HETEROFED_THREADS, else a fair share of the cores, "
+        "and with --verify-exact one: more may sum in another order",
+    )
     parser.add_argument("--data-dir", help="folder above MNIST/raw; default: HETEROFED_DATA, else a download")
     parser.add_argument("--train", type=int, default=DEFAULT_TRAIN, help="training pictures")
     parser.add_argument("--test", type=int, default=DEFAULT_TEST, help="test pictures")
@@ -93,6 +99,8 @@ def _positive(text: str) -> int:
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:
+    if given.threads is None:
+        given.threads = _default_threads(given)
     torch.set_num_threads(given.threads)
     digits = load_digits(given.data_dir, train=given.train, test=given.test)
     console.print(f"{digits.source}: {len(digits.train_labels)} to train on, {len(digits.test_labels)} to test on")
@@ -117,6 +125,10 @@ def _run(given: argparse.Namespace, console: Console) -> int:
         return 1
     console.print(f"federated run: {given.rounds} rounds in {clock(time.monotonic() - began)}")
     return _compare(given, digits, keys, console)
+
+
+def _default_threads(given: argparse.Namespace) -> int:
+    return Settings.from_env().threads or (1 if given.verify_exact else threads_each(given.parties))
 
 
 def _feature_keys(parties: int) -> list[str]:

@@ -5,6 +5,7 @@ What comes out is checked here, so that the error is raised at the party whose c
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from heterofed.errors import AlignmentError, EmbeddingError, TrainingDiverged
-from heterofed.features.alignment import digest_of
 from heterofed.features.batches import RoundOrder
+from heterofed.finite import is_finite
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Dtypes of which gradients exist and which may cross the cut."""
@@ -35,7 +36,10 @@ class LocalBatch:
     """Whatever the host's code gave, of length rows; None at a collaborator."""
 
     digest: bytes
-    """Keyed digest of the rows' ids; empty where the user's code chose them."""
+    """Keyed digest of which rows these are; empty where the user's code chose them."""
+
+    again: Callable[[], Tensor] | None = None
+    """Runs the feature model on the same rows once more, as it is now; None where the user's code ran it."""
 
 
 PendingBatch = Callable[[], LocalBatch]
@@ -61,17 +65,19 @@ class EmbeddingForm:
         party: feature key, for the text of errors.
         source: where the embeddings come from, for the text of errors.
         finite: whether NaN and infinite numbers are refused.
+        widen: whether bfloat16, which a forward pass in mixed precision gives, becomes float32.
     """
 
-    def __init__(self, party: str, source: str, *, finite: bool = True) -> None:
+    def __init__(self, party: str, source: str, *, finite: bool = True, widen: bool = False) -> None:
         self._finite = finite
+        self._widen = widen
         self._party = party
         self._source = source
         self._dtype: torch.dtype | None = None
         self._width: tuple[int, ...] = ()
 
     def check(self, value: object) -> Tensor:
-        """Return the value if it may cross the cut.
+        """Return the value if it may cross the cut; widened, if that is wanted.
 
         Raises:
             EmbeddingError: not a floating point tensor of (rows, width, …), or unlike the first one.
@@ -79,6 +85,8 @@ class EmbeddingForm:
         """
         if not isinstance(value, Tensor):
             raise self._error(f"gave {type(value).__name__}", "a torch.Tensor")
+        if self._widen and value.dtype == torch.bfloat16:
+            value = value.float()
         if value.dtype not in FLOATS:
             raise self._error(f"gave a tensor of {value.dtype}", "one of " + ", ".join(str(each) for each in FLOATS))
         if value.dim() < 2 or value.numel() == 0:
@@ -92,7 +100,7 @@ class EmbeddingForm:
                 f"gave {value.dtype} of shape {tuple(value.shape)}",
                 f"{self._dtype} of shape (rows, {', '.join(map(str, self._width))}) as in its first batch",
             )
-        if self._finite and not value.detach().isfinite().all():
+        if self._finite and not is_finite(value):
             raise TrainingDiverged(
                 f"{self._source} gave NaN or infinite numbers",
                 party=self._party,
@@ -113,6 +121,13 @@ class EmbeddingForm:
 Guard = Callable[[str], AbstractContextManager[None]]
 """Marks a call of the user's code; what it raises becomes an error that names what was called."""
 
+Place = Callable[[Any], Any]
+"""Returns what the user's code gave, moved to where the models are."""
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
 
 class UserBatches:
     """Batches that the user's `iterate_*` generator chooses.
@@ -124,6 +139,7 @@ class UserBatches:
         form: checks the embeddings.
         method: the user's method, for the text of errors.
         guard: frames every call of the user's code.
+        place: puts labels where the models are.
         warn: told once, in one line, when a pass has more or fewer rows than expected.
     """
 
@@ -137,6 +153,7 @@ class UserBatches:
         method: str,
         guard: Guard,
         warn: Callable[[str], None],
+        place: Place = _as_it_is,
     ) -> None:
         self._generate = generate
         self._rows_expected = rows_expected
@@ -145,6 +162,7 @@ class UserBatches:
         self._method = method
         self._guard = guard
         self._warn = warn
+        self._place = place
 
     def __iter__(self) -> Iterator[LocalBatch]:
         return (each() for each in self.pending())
@@ -169,7 +187,7 @@ class UserBatches:
                 if rows > self._rows_expected and not told:
                     told = True
                     self._warn(f"{self._method} yields more rows than the {self._rows_expected} ids of this pass")
-                yield partial(_as_made, local)
+                yield partial(as_made, local)
             if rows < self._rows_expected:
                 self._warn(f"{self._method} yielded {rows} rows for the {self._rows_expected} ids of this pass")
         finally:
@@ -183,7 +201,7 @@ class UserBatches:
             raise EmbeddingError(f"{self._method} yielded {type(each).__name__}", expected="(embedding, labels)")
         embedding = self._form.check(each[0])
         check_labels(each[1], embedding.shape[0], self._method)
-        return LocalBatch(embedding, each[1], b"")
+        return LocalBatch(embedding, self._place(each[1]), b"")
 
     def prefetch(self) -> None:
         """Nothing: the user's generator decides when it reads."""
@@ -192,7 +210,8 @@ class UserBatches:
 _END = object()
 
 
-def _as_made(local: LocalBatch) -> LocalBatch:
+def as_made(local: LocalBatch) -> LocalBatch:
+    """Return a batch that is embedded already."""
     return local
 
 
@@ -203,10 +222,12 @@ class PlannedBatches:
         order: the ids of this pass and where they are cut.
         load: calls the user's `load_batch(ids)`.
         model: makes embeddings of what it returned.
+        place: puts what it returned where the models are.
         with_labels: True at the host, where `load_batch` returns (inputs, labels).
         form: checks the embeddings.
         guard: frames every call of the user's code.
         first: the first batch to give, from 0; those before it are not loaded.
+        in_use: how many batches may be in use at a time, besides the one that is loaded.
     """
 
     method = "load_batch"
@@ -216,11 +237,13 @@ class PlannedBatches:
         order: RoundOrder,
         *,
         load: Callable[[list[str]], Any],
-        model: nn.Module,
+        model: Callable[[Any], Any],
         with_labels: bool,
         form: EmbeddingForm,
         guard: Guard,
+        place: Place = _as_it_is,
         first: int = 0,
+        in_use: int = 1,
     ) -> None:
         self._first = first
         self._order = order
@@ -229,18 +252,19 @@ class PlannedBatches:
         self._with_labels = with_labels
         self._form = form
         self._guard = guard
-        self._queue: Iterator[list[str]] = iter(())
-        self._next: tuple[list[str], Any, Any] | None = None
-        self._in_use: tuple[Any, Any] = (None, None)
+        self._place = place
+        self._queue: Iterator[tuple[int, list[str]]] = iter(())
+        self._next: tuple[int, int, Any, Any] | None = None
+        self._in_use: deque[tuple[Any, Any]] = deque(maxlen=in_use)
 
     def __iter__(self) -> Iterator[LocalBatch]:
         return (each() for each in self.pending())
 
     def pending(self) -> Iterator[PendingBatch]:
         """Yield the batches of the order, loaded; the feature model runs when one is called."""
-        self._queue = islice(self._order, self._first, None)
+        self._queue = islice(enumerate(self._order), self._first, None)
         self._next = None
-        self._in_use = (None, None)
+        self._in_use.clear()
         while True:
             self.prefetch()
             if self._next is None:
@@ -249,22 +273,26 @@ class PlannedBatches:
             self._next = None
             yield partial(self._embed, *loaded)
 
-    def _embed(self, ids: list[str], inputs: Any, labels: Any) -> LocalBatch:
+    def _embed(self, batch: int, rows: int, inputs: Any, labels: Any) -> LocalBatch:
+        again = partial(self._run_model, inputs, rows)
+        return LocalBatch(again(), labels, self._order.digest_of(batch), again)
+
+    def _run_model(self, inputs: Any, rows: int) -> Tensor:
         with self._guard("the feature model"):
             output = self._model(inputs)
         embedding = self._form.check(output)
-        if embedding.shape[0] != len(ids):
+        if embedding.shape[0] != rows:
             raise AlignmentError(
-                f"{self.method} and the feature model gave {embedding.shape[0]} rows for {len(ids)} ids",
+                f"{self.method} and the feature model gave {embedding.shape[0]} rows for {rows} ids",
                 expected="one row for each id, in their order",
             )
-        return LocalBatch(embedding, labels, digest_of(ids, self._order.key))
+        return embedding
 
     def prefetch(self) -> None:
         """Load the next batch's rows, unless they are there already."""
         if self._next is not None:
             return
-        ids = next(self._queue, None)
+        batch, ids = next(self._queue, (0, None))
         if ids is None:
             return
         with self._guard(self.method):
@@ -275,16 +303,16 @@ class PlannedBatches:
                 raise EmbeddingError(f"{self.method} returned {type(loaded).__name__}", expected="(inputs, labels)")
             loaded, labels = loaded
             check_labels(labels, len(ids), self.method)
-        # The batch before may still wait for its gradient, or for the test that it is part of. We hold it, so its
-        # memory can come again only if the user's code has written over it.
-        if any(_same_memory(new, old) for new, old in zip((loaded, labels), self._in_use, strict=True)):
+        # Batches before may still wait for their gradients, or for the test that they are part of. We hold them, so
+        # their memory can come again only if the user's code has written over it.
+        if any(_same_memory(loaded, old) or _same_memory(labels, known) for old, known in self._in_use):
             raise EmbeddingError(
                 f"{self.method} returned memory that still holds the batch before",
                 expected="new memory for every batch",
                 advice="Return a copy (clone(), copy()) of a buffer that you use again.",
             )
-        self._in_use = (loaded, labels)
-        self._next = (ids, loaded, labels)
+        self._in_use.append((loaded, labels))
+        self._next = (batch, len(ids), self._place(loaded), self._place(labels))
 
 
 def _same_memory(new: object, old: object) -> bool:

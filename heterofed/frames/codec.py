@@ -1,6 +1,6 @@
 """Message <-> frames: a small msgpack header, then one frame for each blob. Nothing here can run a peer's code.
 
-    [ header ]                       ["Embedding", 1, 0, 128, digest, ["float32", [128, 10], 0]]
+    [ header ]                       ["Embedding", 1, 0, 128, digest, ["raw", "float32", [128, 10], 0]]
     [ blob 0 ]                       128 x 10 float32, 5,120 bytes
 
 A blob stands in the header as its number; numbers count up from 0 in the order of the fields. Whatever comes in,
@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from heterofed.errors import FrameError, LocalProtocolError
-from heterofed.frames.messages import PROTOCOL_VERSION, AnyMessage, Blob, Embedding, Gradient, Message
+from heterofed.frames.forms import Blob
+from heterofed.frames.messages import PROTOCOL_VERSION, AnyMessage, Embedding, Gradient, Message
 
 Frame = bytes | bytearray | memoryview
 
@@ -23,7 +24,7 @@ MAX_HEADER_BYTES = 1 << 16
 """No header comes near this; a longer one is not ours."""
 
 MAX_FRAMES = 4
-"""A header and at most one blob today; room for messages with a few."""
+"""A header and at most two blobs today; room for one more."""
 
 MAX_PLAIN_BYTES = 1 << 20
 """Largest message without a tensor. A part of the intersection takes up to half of it (512 elements of 8192 bits)."""
@@ -42,6 +43,7 @@ class Codec:
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self.max_bytes = max_bytes
+        self._plain_bytes = min(max_bytes, MAX_PLAIN_BYTES)
         self._outgoing: list[Frame] = []
         self._incoming: Sequence[Frame] = ()
         self._taken = 0
@@ -68,7 +70,8 @@ class Codec:
         finally:
             blobs, self._outgoing = self._outgoing, []  # keep no tensor alive until the next message
         frames: list[Frame] = [header, *blobs]
-        self._check_size(frames, self._limit_of(message))
+        if size_of(frames) > (self.max_bytes if isinstance(message, WITH_TENSORS) else self._plain_bytes):
+            raise self._too_large(size_of(frames), message)
         return frames
 
     def decode(self, frames: Sequence[Frame]) -> AnyMessage:
@@ -81,7 +84,9 @@ class Codec:
             raise FrameError(f"sent {len(frames)} frames", expected=f"1 to {MAX_FRAMES}")
         if _size(frames[0]) > MAX_HEADER_BYTES:
             raise FrameError(f"sent a header of {_size(frames[0])} bytes", expected=f"at most {MAX_HEADER_BYTES}")
-        self._check_size(frames, self.max_bytes)
+        total = size_of(frames)
+        if total > self.max_bytes:
+            raise self._too_large(total)
         self._incoming = frames
         self._taken = 0
         try:
@@ -96,25 +101,20 @@ class Codec:
             self._incoming = ()
         if self._taken != len(frames) - 1:
             raise FrameError(f"sent {len(frames) - 1} blobs", expected=f"{self._taken}, as its header says")
-        self._check_size(frames, self._limit_of(message))  # no blob was looked into yet
+        if total > (self.max_bytes if isinstance(message, WITH_TENSORS) else self._plain_bytes):
+            raise self._too_large(total, message)  # no blob was looked into yet
         return message
 
-    def _limit_of(self, message: AnyMessage) -> int:
-        return self.max_bytes if isinstance(message, WITH_TENSORS) else min(self.max_bytes, MAX_PLAIN_BYTES)
-
-    def _check_size(self, frames: Sequence[Frame], limit: int) -> None:
-        total = size_of(frames)
-        if total <= limit:
-            return
-        if limit < self.max_bytes:
-            raise FrameError(
+    def _too_large(self, total: int, message: AnyMessage | None = None) -> FrameError:
+        if message is not None and not isinstance(message, WITH_TENSORS) and self._plain_bytes < self.max_bytes:
+            return FrameError(
                 f"a message of {total} bytes without a tensor",
-                expected=f"at most {limit}",
+                expected=f"at most {self._plain_bytes}",
                 advice="Check that all parties run the same version of heterofed.",
             )
-        raise FrameError(
+        return FrameError(
             f"a message of {total} bytes",
-            expected=f"at most {limit}",
+            expected=f"at most {self.max_bytes}",
             advice="Use smaller batches, or raise HETEROFED_MAX_MESSAGE_BYTES at every party.",
         )
 
@@ -135,7 +135,7 @@ class Codec:
 
 def size_of(frames: Sequence[Frame]) -> int:
     """Return the bytes of a message in all its frames."""
-    return sum(_size(frame) for frame in frames)
+    return sum([frame.nbytes if isinstance(frame, memoryview) else len(frame) for frame in frames])
 
 
 def _size(frame: Frame) -> int:
@@ -143,8 +143,8 @@ def _size(frame: Frame) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    # msgspec quotes field paths and expected types; the one value that it quotes, raw, is an unknown message's name.
+    # msgspec quotes field paths and expected types; the one value that it quotes, raw, is an unknown name.
     text = str(error)
     if text.startswith("Invalid value"):
-        return "an unknown kind of message"
+        return "an unknown kind of message or tensor"
     return text.splitlines()[0][:200] if text else "no details"

@@ -6,16 +6,15 @@ beside the header. Which message may be said when is the table in `heterofed/pro
 
 from __future__ import annotations
 
-from math import prod
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-PROTOCOL_VERSION = 4
+from heterofed.frames.forms import Blob, Count, Number, WireTensor
+
+PROTOCOL_VERSION = 5
 """Both ends of a link must speak the same version."""
 
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
-Number: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
 Token: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -26,51 +25,6 @@ Run: TypeAlias = Annotated[bytes, Meta(max_length=16)]
 
 MOST_PARTIES = 1000
 """More than any task has; a bound on what a header can make us make."""
-
-
-class Blob:
-    """Bytes that travel as a frame of their own, without a copy."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self.data = data
-
-    @property
-    def nbytes(self) -> int:
-        """Length in bytes."""
-        return self.data.nbytes if isinstance(self.data, memoryview) else len(self.data)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Blob) and bytes(self.data) == bytes(other.data)
-
-    def __hash__(self) -> int:
-        return hash(bytes(self.data))
-
-    def __repr__(self) -> str:
-        return f"Blob({self.nbytes} bytes)"
-
-
-DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-"""The dtypes that may cross the cut, and the size of one element in bytes."""
-
-MAX_DIMENSIONS = 8
-"""More dimensions than any embedding has; a bound on what a header can make us compute."""
-
-
-class RawTensor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A tensor as dtype, shape and little-endian row-major bytes; checked whenever one is made."""
-
-    dtype: str
-    shape: Annotated[tuple[Number, ...], Meta(min_length=2, max_length=MAX_DIMENSIONS)]
-    data: Blob
-
-    def __post_init__(self) -> None:
-        size = DTYPE_BYTES.get(self.dtype)
-        if size is None:
-            raise ValueError(f"dtype {self.dtype[:32]!r} may not cross; one of {', '.join(DTYPE_BYTES)} may")
-        if prod(self.shape) * size != self.data.nbytes:
-            raise ValueError(f"shape {self.shape} of {self.dtype} does not fit {self.data.nbytes} bytes")
 
 
 class Message(Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -116,6 +70,35 @@ class CheckIn(Message, frozen=True):
     """The run whose shared ids I still know, named by the session in which they were matched; empty: none."""
     points: Annotated[tuple[Count, ...], Meta(max_length=64)]
     """After how many batches of that run I can go on; 0 is its start."""
+    threads: Count = 0
+    """How many threads I compute with; 0: I do not compute."""
+
+
+MOST_AHEAD = 32
+"""More batches than that are never in flight: what is not acknowledged and not read has its bounds below."""
+
+
+class Terms(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How batches are exchanged in a session, as the host has declared it; with the defaults the training is exact."""
+
+    max_staleness: Annotated[int, Meta(ge=0, le=MOST_AHEAD)] = 0
+    """How many batches a collaborator may be ahead of the gradients that it has applied."""
+    local_steps: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """Steps that every party makes with one exchange."""
+    batches_per_message: Annotated[int, Meta(ge=1, le=MOST_AHEAD)] = 1
+    """Embeddings that travel in one message, and then their gradients."""
+    embedding_precision: Annotated[str, Meta(max_length=32)] = ""
+    """How embeddings cross the wire; empty: as they are."""
+    gradient_precision: Annotated[str, Meta(max_length=32)] = ""
+    """The same for gradients."""
+
+    def __post_init__(self) -> None:
+        if self.batches_per_message > self.max_staleness + 1:
+            raise ValueError(f"{self.batches_per_message} batches a message, {self.max_staleness} ahead")
+
+
+LOCK_STEP = Terms()
+"""One batch after the other, every number as it is: the training has the same bits as that of the unsplit network."""
 
 
 class Welcome(Message, frozen=True):
@@ -134,6 +117,7 @@ class Welcome(Message, frozen=True):
     """True: every party still knows the shared ids of one run, so they are not matched again."""
     resume: Count
     """All parties go on after so many batches; 0: from the start."""
+    exchange: Terms = LOCK_STEP
 
 
 class PsiPart(Message, frozen=True):
@@ -187,8 +171,8 @@ class BatchPlan(Message, frozen=True):
     """Whether the model of the party that this is sent to moves, if it is trainable at all."""
     first: Count
     """The first batch to exchange; more than 0 where the parties go on in the middle of a round."""
-    keep: bool
-    """True: keep a checkpoint after the first batch."""
+    keep: Count | None
+    """Keep a checkpoint after this batch, one of the `max_staleness` + 1 that come first; None: after none of them."""
 
 
 class RoundReady(Message, frozen=True):
@@ -206,7 +190,7 @@ class Embedding(Message, frozen=True):
     rows: Number
     digest: Digest
     """Keyed digest of the ids of these rows; empty where the user's code chose them."""
-    values: RawTensor
+    values: WireTensor
     """(rows, width, …), floating point."""
 
     def __post_init__(self) -> None:
@@ -222,8 +206,8 @@ class Gradient(Message, frozen=True):
     loss: float | None
     """The host's mean loss of this round so far, for your progress bar; None: not shared or not known yet."""
     keep: bool
-    """True: keep a checkpoint after the next batch."""
-    values: RawTensor
+    """True: keep a checkpoint after the batch that comes `max_staleness` + 1 after this one."""
+    values: WireTensor
 
 
 class Proceed(Message, frozen=True):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import torch
 
 from heterofed.errors import EmbeddingError, FrameError
-from heterofed.frames.messages import DTYPE_BYTES, Blob, RawTensor
+from heterofed.frames.forms import DTYPE_BYTES, Blob, RawTensor
 
 if sys.byteorder != "little":  # pragma: no cover - no big-endian machine runs torch today
     raise ImportError("heterofed sends tensors as the little-endian bytes they are in memory")
@@ -20,6 +21,9 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
+_NUMPY_DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")}
+"""Through numpy, a tensor is made of memory in half the time."""
+
 
 def pack(tensor: torch.Tensor) -> RawTensor:
     """Describe a tensor of shape (rows, width, …) for the wire.
@@ -30,15 +34,8 @@ def pack(tensor: torch.Tensor) -> RawTensor:
     Raises:
         EmbeddingError: its dtype may not cross, it has fewer than 2 dimensions, or it is empty.
     """
-    name = DTYPE_NAMES.get(tensor.dtype)
-    if name is None:
-        raise EmbeddingError(f"a tensor of {tensor.dtype}", expected="one of " + ", ".join(DTYPE_BYTES))
-    if tensor.dim() < 2 or tensor.numel() == 0:
-        raise EmbeddingError(
-            f"a tensor of shape {tuple(tensor.shape)}", expected="(rows, width, …) with at least one element"
-        )
-    flat = tensor.detach().to("cpu").contiguous().view(-1)
-    return RawTensor(name, tuple(tensor.shape), Blob(flat.view(torch.uint8).numpy().data))
+    check_crosses(tensor)
+    return RawTensor(DTYPE_NAMES[tensor.dtype], tuple(tensor.shape), blob_of(tensor))
 
 
 def unpack(raw: RawTensor) -> torch.Tensor:
@@ -47,10 +44,60 @@ def unpack(raw: RawTensor) -> torch.Tensor:
     Raises:
         FrameError: the parts contradict each other (cannot happen to a decoded message).
     """
-    data = raw.data.data
-    if memoryview(data).readonly:
-        data = bytearray(data)  # torch has no read-only tensors
     try:
-        return torch.frombuffer(data, dtype=TORCH_DTYPES[raw.dtype]).view(raw.shape)
-    except (KeyError, ValueError, RuntimeError):
+        dtype = _NUMPY_DTYPES.get(raw.dtype)
+        if dtype is None:
+            return flat_of(raw.data, TORCH_DTYPES[raw.dtype]).view(raw.shape)
+        return torch.from_numpy(np.ndarray(raw.shape, dtype, writable(raw.data)))
+    except (KeyError, TypeError, ValueError, RuntimeError):
         raise FrameError(f"a tensor of {raw.dtype} {raw.shape} in {raw.data.nbytes} bytes") from None
+
+
+def check_crosses(tensor: torch.Tensor) -> None:
+    """Refuse what cannot be described for the wire.
+
+    Raises:
+        EmbeddingError: as `pack`.
+    """
+    if tensor.dtype not in DTYPE_NAMES:
+        raise EmbeddingError(f"a tensor of {tensor.dtype}", expected="one of " + ", ".join(DTYPE_BYTES))
+    if tensor.dim() < 2 or tensor.numel() == 0:
+        raise EmbeddingError(
+            f"a tensor of shape {tuple(tensor.shape)}", expected="(rows, width, …) with at least one element"
+        )
+
+
+def blob_of(tensor: torch.Tensor) -> Blob:
+    """Return the row-major bytes of a tensor, those of its own memory where `pack` says so."""
+    here = on_cpu(tensor).contiguous()
+    if here.dtype is torch.bfloat16:
+        here = here.view(torch.int16)  # numpy has no such numbers
+    return Blob(here.numpy().data.cast("B"))
+
+
+def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor's numbers on the CPU; those of a GPU come through pinned memory, and are waited for once."""
+    tensor = tensor.detach()
+    if tensor.is_cpu:
+        return tensor
+    if not tensor.is_cuda:
+        return tensor.to("cpu")
+    here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    here.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return here
+
+
+def flat_of(blob: Blob, dtype: torch.dtype) -> torch.Tensor:
+    """Return the numbers in a blob, in one dimension; its own memory where that may be written to.
+
+    Raises:
+        ValueError: it is not a whole number of them.
+    """
+    return torch.frombuffer(writable(blob), dtype=dtype)
+
+
+def writable(blob: Blob) -> bytearray | memoryview:
+    """Return a blob's own memory where that may be written to, else a copy: torch has no read-only tensors."""
+    data = blob.data
+    return bytearray(data) if isinstance(data, bytes) or (isinstance(data, memoryview) and data.readonly) else data

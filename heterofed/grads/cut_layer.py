@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from heterofed.errors import ConfigError, TrainingDiverged
+from heterofed.finite import all_finite, is_finite
 
 
 class CutLayer:
@@ -58,8 +59,8 @@ class CutLayer:
         return opened
 
     def watch(self, own: Tensor) -> None:
-        """Count in `reached` when autograd comes to the host's own embedding."""
-        if own.requires_grad:
+        """Count in `reached` when autograd comes to the host's own embedding; once it has, nothing more is asked."""
+        if own.requires_grad and not self.reached:
             own.register_hook(self._count)
 
     def _count(self, gradient: Tensor) -> None:
@@ -105,7 +106,7 @@ class CutLayer:
                     expected="one backward() for each batch",
                     advice="Add the losses up and call backward() once: the first gradient has left already.",
                 )
-            if self._check_finite and not torch.isfinite(gradient).all():
+            if self._check_finite and not is_finite(gradient):
                 raise TrainingDiverged(
                     f"the gradient for {key} is NaN or infinite",
                     expected="finite numbers",
@@ -123,7 +124,7 @@ def check_finite_gradients(model: nn.Module) -> None:
     Raises:
         TrainingDiverged: a gradient of its parameters is NaN or infinite.
     """
-    if not all(each.grad is None or each.grad.isfinite().all() for each in model.parameters()):
+    if not all_finite(each.grad for each in model.parameters() if each.grad is not None):
         raise TrainingDiverged(
             "a gradient of the infer model is NaN or infinite",
             expected="finite numbers",

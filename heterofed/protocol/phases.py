@@ -41,6 +41,8 @@ class Role(Enum):
     HOST = "host"
     COLLABORATOR = "collaborator"
 
+    __hash__ = object.__hash__  # an Enum's own is slow, and every message looks its row up
+
 
 class Phase(Enum):
     """Where a host and one collaborator are; the value completes "while …" in an error."""
@@ -63,6 +65,8 @@ class Phase(Enum):
     COMPLETED = "after completion"
     ABORTED = "after an abort"
 
+    __hash__ = object.__hash__  # as Role's
+
 
 H, C = Role.HOST, Role.COLLABORATOR
 
@@ -83,10 +87,14 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
     Phase.READY: {(H, BatchPlan): Phase.STARTING_ROUND, (H, CompleteTask): Phase.COMPLETING},
     Phase.STARTING_ROUND: {(C, RoundReady): Phase.TRAINING},
     Phase.TRAINING: {(C, Embedding): Phase.AWAITING_GRADIENT, (C, BatchesEnd): Phase.TRAINED},
-    Phase.AWAITING_GRADIENT: {(H, Gradient): Phase.TRAINING, (H, Proceed): Phase.TRAINING},
+    Phase.AWAITING_GRADIENT: {
+        (C, Embedding): Phase.AWAITING_GRADIENT,  # of a batch ahead, where the session lets it run ahead
+        (H, Gradient): Phase.TRAINING,
+        (H, Proceed): Phase.TRAINING,
+    },
     Phase.TRAINED: {(H, StartTest): Phase.TESTING, (H, CloseRound): Phase.CLOSING_ROUND},
     Phase.TESTING: {(C, Embedding): Phase.AWAITING_PROCEED, (C, BatchesEnd): Phase.TESTED},
-    Phase.AWAITING_PROCEED: {(H, Proceed): Phase.TESTING},
+    Phase.AWAITING_PROCEED: {(C, Embedding): Phase.AWAITING_PROCEED, (H, Proceed): Phase.TESTING},
     Phase.TESTED: {(H, CloseRound): Phase.CLOSING_ROUND},
     Phase.CLOSING_ROUND: {(C, RoundClosed): Phase.READY},
     Phase.COMPLETING: {(C, Completed): Phase.LEAVING},
@@ -94,7 +102,7 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
     Phase.COMPLETED: {},
     Phase.ABORTED: {},
 }
-"""phase -> (who says, what) -> the phase after it.
+"""phase -> (who says, what) -> the phase after it; an answer while others are due leaves the phase as it is.
 
 In every phase but the last two `Abort` is legal for both, and `Paused`, which moves nothing, for the host.
 """

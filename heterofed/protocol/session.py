@@ -17,8 +17,15 @@ from heterofed.frames.messages import (
     Gradient,
     Proceed,
     StartTest,
+    Welcome,
 )
 from heterofed.protocol.phases import FINAL, Phase, Role, allowed, next_phase
+
+TEST_AHEAD = 3
+"""So many batches of a test may be in flight besides the first: no weights move in it, so nothing depends on it."""
+
+AWAITING = {Phase.TRAINING: Phase.AWAITING_GRADIENT, Phase.TESTING: Phase.AWAITING_PROCEED}
+"""Where no answer is due -> where one is."""
 
 
 class Session:
@@ -36,9 +43,17 @@ class Session:
         self.round = 0
         """Number of the round in progress, or of the last one; 0 before the first."""
         self.batch = 0
-        """Number of the batch that is due or under way."""
-        self.story: deque[str] = deque(maxlen=12)
+        """Number of the batch that is due or under way; of several, the first that is not answered."""
+        self.unanswered = 0
+        """How many embeddings were said whose answers are due."""
+        self.max_staleness = 0
+        """How many embeddings, besides the first, may be unanswered in training."""
+        self._moves: deque[tuple[Phase, Role, str, Phase]] = deque(maxlen=12)
+
+    @property
+    def story(self) -> tuple[str, ...]:
         """The last moves, newest last, for debugging."""
+        return tuple(f"{phase.name} --{who.value} {what}--> {after.name}" for phase, who, what, after in self._moves)
 
     @property
     def over(self) -> bool:
@@ -58,7 +73,7 @@ class Session:
                 phase=self.phase.value,
                 advice="This is a bug in heterofed.",
             )
-            error.story = tuple(self.story)
+            error.story = self.story
             raise error
 
     def receiving(self, message: AnyMessage) -> None:
@@ -71,6 +86,8 @@ class Session:
         problem = self._move(other, message)
         if problem:
             may = allowed(self.phase, other)
+            if self.unanswered > self.ahead:
+                may = [each for each in may if each != Embedding.__name__]
             error = RemoteProtocolError(
                 f"sent {problem}",
                 party=self.peer,
@@ -78,36 +95,48 @@ class Session:
                 expected=" or ".join(may) if may else "nothing before our answer",
                 advice="Check that all parties run the same version of heterofed and were started once each.",
             )
-            error.story = tuple(self.story)
+            error.story = self.story
             raise error
 
     def _move(self, sender: Role, message: AnyMessage) -> str | None:
         """Move on and return None, or say what is wrong with the message and stay."""
-        name = type(message).__name__
-        after = next_phase(self.phase, sender, type(message))
+        kind = type(message)
+        after = next_phase(self.phase, sender, kind)
         if after is None:
-            return name
-        round_, batch = self._cursor_after(message)
+            return kind.__name__
+        round_, batch, unanswered = self.round, self.batch, self.unanswered
+        if isinstance(message, BatchPlan):
+            # A session may begin with any round: that after the checkpoint from which the parties go on.
+            round_ = round_ + 1 if round_ else message.round
         said_round = getattr(message, "round", round_)
         if said_round != round_:
-            return f"{name} of round {said_round} in round {round_}"
-        if isinstance(message, Embedding | Gradient | Proceed) and message.batch != self.batch:
-            return f"{name} of batch {message.batch} at batch {self.batch}"
-        if isinstance(message, BatchesEnd) and message.batches != self.batch:
-            return f"{name} after {message.batches} batches at batch {self.batch}"
-        self.story.append(f"{self.phase.name} --{sender.value} {name}--> {after.name}")
-        self.phase, self.round, self.batch = after, round_, batch
+            return f"{kind.__name__} of round {said_round} in round {round_}"
+        if isinstance(message, Embedding):
+            if message.batch != batch + unanswered:
+                return f"{kind.__name__} of batch {message.batch} at batch {batch + unanswered}"
+            if unanswered > self.ahead:
+                return f"{kind.__name__} before the answer to batch {batch}"
+            unanswered += 1
+        elif isinstance(message, Gradient | Proceed):
+            if message.batch != batch:
+                return f"{kind.__name__} of batch {message.batch} at batch {batch}"
+            batch, unanswered = batch + 1, max(0, unanswered - 1)
+        elif isinstance(message, BatchesEnd):
+            if message.batches != batch:
+                return f"{kind.__name__} after {message.batches} batches at batch {batch}"
+        elif isinstance(message, BatchPlan):
+            batch, unanswered = message.first, 0
+        elif isinstance(message, StartTest):
+            batch = unanswered = 0
+        elif isinstance(message, Welcome):
+            self.max_staleness = message.exchange.max_staleness
+        if unanswered:
+            after = AWAITING.get(after, after)
+        self._moves.append((self.phase, sender, kind.__name__, after))  # words take longer than all the rest
+        self.phase, self.round, self.batch, self.unanswered = after, round_, batch, unanswered
         return None
 
-    def _cursor_after(self, message: AnyMessage) -> tuple[int, int]:
-        """Return the round and the batch as they are once this message is said."""
-        match message:
-            case BatchPlan():
-                # A session may begin with any round: that after the checkpoint from which the parties go on.
-                return (self.round + 1 if self.round else message.round), message.first
-            case StartTest():
-                return self.round, 0
-            case Gradient() | Proceed():
-                return self.round, self.batch + 1
-            case _:
-                return self.round, self.batch
+    @property
+    def ahead(self) -> int:
+        """How many embeddings, besides the first, may be unanswered in this phase."""
+        return TEST_AHEAD if self.phase in (Phase.TESTING, Phase.AWAITING_PROCEED) else self.max_staleness

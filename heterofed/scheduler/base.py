@@ -57,6 +57,10 @@ class Scheduler(Learner):
         rejoin_timeout: how long to wait for a party whose link is down or whose process has ended, in seconds; 0: no
             limit. By default as the settings say.
         max_to_keep: how many numbered checkpoints to keep, 2 or more.
+        device: where this party's models compute, "cuda" for example; they and what `load_batch` returns are moved
+            there. None: the models stay where they were made.
+        mixed_precision: "bfloat16": forward passes under `torch.autocast`; embeddings cross as float32. None: no.
+        compile_models: True: the models are compiled by `torch.compile`; or the name of one of its backends.
         out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
         settings: what `HETEROFED_*` variables say, unless given.
 

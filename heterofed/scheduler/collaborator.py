@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import torch
+
 from heterofed.errors import PeerRestarted
 from heterofed.frames.messages import Completed, Split, Welcome
 from heterofed.scheduler.base import Scheduler
@@ -17,6 +19,7 @@ from heterofed.scheduler.matching import job_of, match_as_collaborator
 from heterofed.scheduler.seat import Seat, TaskResult
 from heterofed.scheduler.splitting import compare_splits
 from heterofed.scheduler.standing import Agreement, Standing
+from heterofed.scheduler.terms import summary
 from heterofed.scheduler.waits import longest
 
 
@@ -70,12 +73,16 @@ class CollaboratorScheduler(Scheduler):
             standing=standing,
             timeout_s=longest(self.rejoin_timeout, self._patience_s) if self._met else None,
             rejoin_timeout_s=self.rejoin_timeout,
+            threads=torch.get_num_threads(),
         )
         self._host_key = link.peers[0]
         self._session_key = welcome.session
         self._collaborators = welcome.parties[1:]
         self._rounds_in_all = welcome.max_rounds or None
         self._patience_s = self._patience(welcome)
+        self._terms = welcome.exchange
+        if said := summary(self._terms):
+            seat.progress.say(f"{self._host_key} declares: {said}")
         return Agreement(welcome.resume, welcome.matched)
 
     def _end_session(self, restarted: PeerRestarted) -> None:

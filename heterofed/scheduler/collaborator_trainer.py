@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from heterofed.errors import AlignmentError, ConfigError, EmbeddingError, RemoteProtocolError, TrainingDiverged
-from heterofed.features.batches import RoundOrder, shuffled
+from heterofed.errors import (
+    AlignmentError,
+    ConfigError,
+    EmbeddingError,
+    FrameError,
+    RemoteProtocolError,
+    TrainingDiverged,
+)
+from heterofed.features.batches import RoundOrder, shuffled_order
+from heterofed.features.embedder import LocalBatch, PendingBatch, as_made
+from heterofed.finite import is_finite
+from heterofed.frames.forms import WireTensor
 from heterofed.frames.messages import (
+    AnyMessage,
     BatchesEnd,
     BatchPlan,
     CloseRound,
@@ -22,14 +38,19 @@ from heterofed.frames.messages import (
     RoundReady,
     StartTest,
 )
-from heterofed.frames.tensors import pack, unpack
+from heterofed.frames.precision import unpack_as
+from heterofed.grads.stash import stashed_weights
+from heterofed.protocol.session import TEST_AHEAD
+from heterofed.scheduler.pace import Pace
+from heterofed.scheduler.packing import precision_of
 from heterofed.scheduler.party_trainer import PartyTrainer
 from heterofed.training.context import Context, CtxVar
+from heterofed.training.devices import moved
 from heterofed.training.hooks import EarlyStopper, HookBase
 from heterofed.training.triggers import LIFECYCLE, MODE
 
 if TYPE_CHECKING:
-    from heterofed.scheduler.collaborator import CollaboratorScheduler  # noqa: F401 - named in a string below
+    from heterofed.scheduler.collaborator import CollaboratorScheduler
 
 
 class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
@@ -39,7 +60,19 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
     `mean_loss` is the host's word, up to the batch before, and `loss_batch_total` is that times `num_samples`.
     """
 
+    # Of embeddings only: a gradient that comes a round late is that of weights long gone, and was seen to do harm.
+    feeds_back = True
     _plan: BatchPlan | None = None
+
+    def __init__(self, party: CollaboratorScheduler) -> None:
+        super().__init__(party)
+        self._left_at: dict[int, float] = {}
+        """Batch in flight -> when its embedding left, by the performance counter."""
+
+    @property
+    def precision_sent(self) -> str:
+        """How exactly embeddings cross."""
+        return self.terms.embedding_precision
 
     # --- a round ------------------------------------------------------------------------------------------------------
 
@@ -97,8 +130,11 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
         party, plan = self.party, self._plan
         if plan is None:
             raise RuntimeError("no round has begun")
-        ids = shuffled(party.train_ids, plan.seed) if plan.shuffle else party.train_ids
-        self.order = RoundOrder(ids, plan.batch_size or len(ids), party._session_key)
+        size = plan.batch_size or len(party.train_ids)
+        if plan.shuffle:
+            self.order = shuffled_order(party.train_ids, plan.seed, size, party._session_key)
+        else:
+            self.order = RoundOrder(party.train_ids, size, party._session_key)
         self.order.check(plan.digest, party._host_key, plan.round)
         if plan.first != self.done_in_routine:
             raise AlignmentError(
@@ -106,7 +142,8 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
                 party=party._host_key,
                 expected=f"batch {self.done_in_routine}, where {party.feature_key} is",
             )
-        self.keep_now = plan.keep
+        self.stops.clear()
+        self.stops.update([] if plan.keep is None else [plan.keep])
         self.learns = plan.learns
         self.max_iter = self.planned_iterations()
         party._linked.send(party._host_key, RoundReady(plan.round), party._room_s)
@@ -154,43 +191,123 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
     # --- default hooks ------------------------------------------------------------------------------------------------
 
     def _hook_on_batch_exchange(self, ctx: Context) -> None:
-        answer = self._exchanged(ctx, (Gradient, Proceed), "gradient of")
+        batch = ctx.cur_batch_i
+        if not self.terms.max_staleness:  # else it is on its way
+            self._send([self._message_of(ctx.local_batch, batch)])
+            if self.source is not None and batch not in self.stops:
+                # Where a checkpoint follows, the next rows are not drawn before it: load_batch may use random numbers.
+                self.source.prefetch()
+        meter = self.party._linked.meter
+        waited_s = meter.waited_s[self.party._host_key]
+        answer = self._answer((Gradient, Proceed), "gradient of", batch)
+        if (left := self._left_at.pop(batch, None)) is not None:
+            meter.note_trip(time.perf_counter() - left, meter.waited_s[self.party._host_key] - waited_s)
         gradient = None
         if isinstance(answer, Gradient):
-            gradient = unpack(answer.values)
+            gradient = self._unpacked(answer.values, ctx.embedding)
             self._check_gradient(ctx.embedding, gradient)
         ctx.gradient = CtxVar(gradient, LIFECYCLE.BATCH)
-        self.keep_next = answer.keep
+        if answer.keep:
+            self.stops.add(batch + self.terms.max_staleness + 1)
         self.round_loss.show(answer.loss)
 
-    def _hook_on_test_exchange(self, ctx: Context) -> None:
-        self._exchanged(ctx, (Proceed, Proceed), "answer to the test of")
+    def batches(self, epoch: int) -> Iterator[PendingBatch]:
+        """Yield this party's batches of the pass at hand; in training, their embeddings may have left already."""
+        made = super().batches(epoch)
+        if self.ctx.cur_mode in MODE.LEARNING and self.terms.max_staleness:
+            return self._ahead(made)
+        return made
 
-    def _exchanged(self, ctx: Context, kinds: Any, what: str) -> Any:
-        """Send the embedding of the batch at hand, load the next one's rows, and return the host's answer."""
-        party, batch = self.party, ctx.cur_batch_i
-        self._send(ctx, batch)
-        if self.source is not None and not self.keep_now:
-            # Where a checkpoint follows, the next rows are not drawn before it: load_batch may use random numbers.
+    def _ahead(self, made: Iterator[PendingBatch]) -> Iterator[PendingBatch]:
+        """Run ahead of the gradients: whenever the pace lets us, make and send embeddings before the batch at hand.
+
+        Batch b leaves when the gradients up to batch b - max_staleness - 1 are applied, never earlier or later, so what
+        is trained does not depend on how quick the link is.
+        """
+        batch = self.done_in_routine
+        self._left_at.clear()
+        yield from islice(made, batch)
+        pace = Pace(self.terms, self.stops, None if self.party.own_batches else len(self.train_order))
+        flight: deque[LocalBatch] = deque()
+        last: int | None = None
+        stopped = ended = False
+        while True:
+            stopped = bool(flight) and last in self.stops
+            while not ended and not stopped and pace.lets_on(len(flight)):
+                together: list[Embedding] = []
+                while not together or not pace.ends_message(batch - 1):
+                    with self._stashed():  # user code runs its model in the first of these two, ours in the second
+                        pending = next(made, None)
+                        local = pending() if pending is not None else None
+                    if local is None:
+                        ended = True
+                        break
+                    together.append(self._message_of(local, batch))
+                    flight.append(local)
+                    last, batch = batch, batch + 1
+                if together:
+                    self._send(together)
+                    left = time.perf_counter()
+                    self._left_at.update((each.batch, left) for each in together)
+                stopped = last in self.stops
+            if not flight:
+                return
+            if self.source is not None and not stopped:
+                self.source.prefetch()
+            yield partial(as_made, flight.popleft())
+
+    def _stashed(self) -> AbstractContextManager[None]:
+        """Where the weights move on before the gradient comes, let the batch's graph keep those it was made with."""
+        if self.needs_gradients(self.ctx.cur_mode or ""):
+            return stashed_weights(self.party.feature_model)
+        return nullcontext()
+
+    def _hook_on_test_exchange(self, ctx: Context) -> None:
+        batch = ctx.cur_batch_i
+        self._send([self._message_of(ctx.local_batch, batch)])
+        if self.source is not None:
             self.source.prefetch()
-        _, answer = party._linked.expect(
+        if batch >= TEST_AHEAD:
+            self._answer((Proceed, Proceed), "answer to the test of", batch - TEST_AHEAD)
+
+    def _hook_on_test_end(self, ctx: Context) -> None:
+        for batch in range(max(0, self.batches_made - TEST_AHEAD), self.batches_made):
+            self._answer((Proceed, Proceed), "answer to the test of", batch)
+        self._hook_on_fit_end(ctx)
+
+    def _answer(self, kinds: Any, what: str, batch: int) -> Any:
+        """Wait for the host's answer to a batch, and return it."""
+        _, answer = self.party._linked.expect(
             kinds,
-            from_=[party._host_key],
+            from_=[self.party._host_key],
             waiting_for=f"{what} round {self.current_round}, batch {batch}",
-            timeout_s=party._patience_s,
+            timeout_s=self.party._patience_s,
         )
         return answer
 
-    def _send(self, ctx: Context, batch: int) -> None:
-        embedding: Tensor = ctx.embedding
-        if self.needs_gradients(ctx.cur_mode or "") and not embedding.requires_grad:
+    def _send(self, messages: Sequence[AnyMessage]) -> None:
+        self.party._linked.send_together(self.party._host_key, messages, self.party._room_s)
+
+    def _message_of(self, local: LocalBatch, batch: int) -> Embedding:
+        embedding, learning = local.embedding, self.ctx.cur_mode in MODE.LEARNING
+        if self.needs_gradients(self.ctx.cur_mode or "") and not embedding.requires_grad:
             raise EmbeddingError(
                 "the embedding does not depend on the feature model's parameters",
                 expected="the output of the model that was passed in, with its graph",
                 advice="Do not detach it; or set is_feature_trainable=False.",
             )
-        message = Embedding(self.current_round, batch, ctx.batch_size, ctx.local_batch.digest, pack(embedding))
-        self.party._linked.send(self.party._host_key, message, self.party._room_s)
+        packer, meter = self.packer(self.party._host_key), self.party._linked.meter
+        values = packer.pack(embedding, meter, self.order if learning else None, batch)
+        return Embedding(self.current_round, batch, embedding.shape[0], local.digest, values)
+
+    def _unpacked(self, values: WireTensor, embedding: Tensor) -> Tensor:
+        precision = precision_of(self.terms.gradient_precision)
+        try:
+            gradient = unpack_as(values, precision)
+        except FrameError as error:
+            raise error.located(party=self.party._host_key, phase=self.party._linked.phase().value) from None
+        rounded = precision or self.terms.embedding_precision
+        return gradient.to(embedding.dtype) if rounded else gradient
 
     def _check_gradient(self, embedding: Tensor, gradient: Tensor) -> None:
         if gradient.shape != embedding.shape or gradient.dtype != embedding.dtype:
@@ -199,7 +316,7 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
                 party=self.party._host_key,
                 expected=f"{embedding.dtype} {tuple(embedding.shape)}, as the embedding",
             )
-        if self.party.settings.check_finite and not gradient.isfinite().all():
+        if self.party.settings.check_finite and not is_finite(gradient):
             raise TrainingDiverged(
                 "sent a gradient that is NaN or infinite",
                 party=self.party._host_key,
@@ -213,7 +330,24 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
             return
         with self.party._calling("the backward pass of the feature model or the step of its optimizer"):
             self.party.feature_optimizer.zero_grad()
-            torch.autograd.backward(ctx.embedding, ctx.gradient.to(ctx.embedding.device))
+            torch.autograd.backward(ctx.embedding, moved(ctx.gradient, ctx.embedding.device))
+            self.before_optimizer_step()
+            self.party.feature_optimizer.step()
+        for _ in range(1, self.terms.local_steps):
+            self._step_again(ctx)
+
+    def _step_again(self, ctx: Context) -> None:
+        """Backpropagate the same gradient through the model as it is now, as the host goes on with the same embedding.
+
+        Source: Liu et al., FedBCD, IEEE Transactions on Signal Processing 70 (2022).
+        """
+        again = ctx.local_batch.again
+        if again is None:
+            raise RuntimeError("local steps without load_batch")
+        embedding = again()
+        with self.party._calling("the backward pass of the feature model or the step of its optimizer"):
+            self.party.feature_optimizer.zero_grad()
+            torch.autograd.backward(embedding, ctx.gradient.to(embedding.device))
             self.before_optimizer_step()
             self.party.feature_optimizer.step()
 
@@ -227,5 +361,3 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
     def _hook_on_fit_end(self, ctx: Context) -> None:
         ended = BatchesEnd(self.current_round, self.batches_made)
         self.party._linked.send(self.party._host_key, ended, self.party._room_s)
-
-    _hook_on_test_end = _hook_on_fit_end

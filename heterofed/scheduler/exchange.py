@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from heterofed.errors import AlignmentError, HeterofedError
 from heterofed.features.alignment import same
 from heterofed.features.embedder import EmbeddingForm, LocalBatch
-from heterofed.frames.messages import AnyMessage, BatchesEnd, CheckIn, Embedding, Gradient, Proceed
-from heterofed.frames.tensors import pack, unpack
+from heterofed.frames.forms import WireTensor
+from heterofed.frames.messages import LOCK_STEP, AnyMessage, BatchesEnd, CheckIn, Embedding, Gradient, Proceed, Terms
+from heterofed.frames.precision import unpack_as
 from heterofed.scheduler.link import Link
+from heterofed.scheduler.packing import precision_of
 from heterofed.scheduler.waits import Deadline
 
 M = TypeVar("M", bound=AnyMessage)
@@ -27,6 +30,7 @@ class HostExchange:
         calculation_timeout_s: longest wait for an embedding, in seconds; 0: no limit.
         room_s: longest wait for room in a peer's queue, in seconds; 0: no limit.
         check_finite: whether embeddings with NaN or infinite numbers are refused.
+        terms: how batches are exchanged.
     """
 
     def __init__(
@@ -37,7 +41,9 @@ class HostExchange:
         calculation_timeout_s: float,
         room_s: float,
         check_finite: bool = True,
+        terms: Terms = LOCK_STEP,
     ) -> None:
+        self.terms = terms
         self.round = 0
         self.batch = 0
         """Number of the batch at hand, from 0; after a pass, how many there were."""
@@ -51,6 +57,10 @@ class HostExchange:
         self._forms = {peer: EmbeddingForm(peer, "the feature model", finite=check_finite) for peer in check_ins}
         self._timeout_s = calculation_timeout_s
         self._room_s = room_s
+        self._precision = precision_of(terms.embedding_precision)
+        self._dtype = torch.float32 if self._precision is not None else None
+        self._held: dict[str, list[AnyMessage]] = {peer: [] for peer in check_ins}
+        self._ends_message = True
 
     def begin_round(self, number: int, moving: frozenset[str] | None) -> None:
         """Enter a round.
@@ -61,6 +71,18 @@ class HostExchange:
         """
         self.round = number
         self.learning = self._trainable if moving is None else self._trainable & moving
+        for held in self._held.values():
+            held.clear()
+
+    def begin_batch(self, number: int, *, ends_message: bool = True) -> None:
+        """Enter a batch.
+
+        Args:
+            number: of the batch, from 0.
+            ends_message: whether its answers leave now, with those that are held; else they are held too.
+        """
+        self.batch = number
+        self._ends_message = ends_message
 
     def receive(self, local: LocalBatch) -> dict[str, Tensor]:
         """Return every collaborator's embedding of the batch at hand, on the CPU, in the order of the parties.
@@ -88,7 +110,8 @@ class HostExchange:
             if peer in self._follow_plan and not same(local.digest, message.digest):
                 raise self._misaligned(peer, f"sent {rows} rows of other ids", f"the ids of {self._link.party}")
             try:
-                found[peer] = self._forms[peer].check(unpack(message.values))
+                values = unpack_as(message.values, self._precision, self._dtype)
+                found[peer] = self._forms[peer].check(values)
             except HeterofedError as error:
                 raise error.located(party=peer) from None
         return {peer: found[peer] for peer in self._link.peers}
@@ -114,20 +137,27 @@ class HostExchange:
                 raise self._misaligned(peer, problem, "as many batches")
             pending.discard(peer)
 
-    def send_gradient(self, peer: str, gradient: Tensor, loss: float | None, *, keep: bool = False) -> None:
+    def send_gradient(self, peer: str, gradient: WireTensor, loss: float | None, *, keep: bool = False) -> None:
         """Send a collaborator the gradient of the batch at hand, of the shape of its embedding.
 
         Args:
             peer: feature key.
-            gradient: (rows, width, …).
+            gradient: (rows, width, …), as it crosses the wire.
             loss: the round's mean loss so far, if it is shared.
-            keep: whether a checkpoint follows the next batch.
+            keep: whether a checkpoint follows the batch that comes `max_staleness` + 1 after this one.
         """
-        self._link.send(peer, Gradient(self.round, self.batch, loss, keep, pack(gradient)), self._room_s)
+        self._answer(peer, Gradient(self.round, self.batch, loss, keep, gradient))
 
     def send_proceed(self, peer: str, loss: float | None = None, *, keep: bool = False) -> None:
         """Tell a collaborator that the batch at hand needs nothing more of it; arguments as `send_gradient`."""
-        self._link.send(peer, Proceed(self.round, self.batch, loss, keep), self._room_s)
+        self._answer(peer, Proceed(self.round, self.batch, loss, keep))
+
+    def _answer(self, peer: str, message: AnyMessage) -> None:
+        held = self._held[peer]
+        held.append(message)
+        if self._ends_message:
+            self._link.send_together(peer, held, self._room_s)
+            held.clear()
 
     def collect(self, kind: type[M], waiting_for: str, timeout_s: float) -> dict[str, M]:
         """Return one message of this kind from every collaborator.

@@ -12,17 +12,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from heterofed.errors import ConfigError, PeerRefused, PeerRestarted, PeerTimeout, RemoteProtocolError
-from heterofed.frames.messages import PROTOCOL_VERSION, CheckIn, Matching, Reveal, Welcome
+from heterofed.frames.messages import LOCK_STEP, PROTOCOL_VERSION, CheckIn, Matching, Reveal, Terms, Welcome
 from heterofed.metrics.progress import logger
 from heterofed.protocol.phases import Role
 from heterofed.scheduler.line import printable
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.seat import AlreadyCompleted, HostMoved, Seat
 from heterofed.scheduler.standing import FRESH, Agreement, Standing, agree, unfit
+from heterofed.scheduler.terms import needs_plan
 from heterofed.scheduler.waits import Deadline
 
 A_MOMENT_S = 1.0
 KNOCK_PAUSE_S = 0.5
+HOST_FIRST_S = 5.0
+"""So much longer than the host, or half as long again, a collaborator waits: the host can say who is missing."""
+
 KNOCK_AGAIN_FOR_S = 20.0
 """For how long a party that was killed comes again while the host still takes the dead process for alive."""
 
@@ -50,6 +54,7 @@ def gather(
     standing: Standing = FRESH,
     timeout_s: float | None = None,
     reveal: Reveal = "both",
+    terms: Terms = LOCK_STEP,
 ) -> Gathered:
     """Wait for every collaborator, then welcome them all; the host's side.
 
@@ -65,6 +70,7 @@ def gather(
         timeout_s: how long to wait, in seconds; 0: for ever; a party whose link is up gets the time of a step at least.
             By default, where the parties have not met yet, as the settings say.
         reveal: who is to learn which ids are shared.
+        terms: how batches are to be exchanged; told to the collaborators.
 
     Raises:
         PeerTimeout: not all came in time; the text names those missing.
@@ -85,7 +91,7 @@ def gather(
             break
         try:
             peer, check_in = link.expect(
-                CheckIn, from_=link.peers, waiting_for=f"check-in of {', '.join(missing)}", timeout_s=deadline
+                CheckIn, from_=link.peers, waiting_for="check-in", timeout_s=deadline, missing=missing
             )
         except PeerTimeout:
             if again and not any(link.down_for(each) for each in missing) and computing.left_s() > 0:
@@ -129,6 +135,7 @@ def gather(
                 calculation_timeout_s=calculation_timeout_s,
                 matched=agreement.matched,
                 resume=agreement.point,
+                exchange=terms,
             ),
         )
     return Gathered(session, here, agreement)
@@ -164,7 +171,9 @@ def _unmatched(check_in: CheckIn, peer: str, ours: Matching) -> str | None:
     )
 
 
-def check_doors(here: Mapping[str, CheckIn], host: str, *, own_batches: bool, shuffle: bool) -> None:
+def check_doors(
+    here: Mapping[str, CheckIn], host: str, *, own_batches: bool, shuffle: bool, terms: Terms = LOCK_STEP
+) -> None:
     """Refuse collaborators that could not follow the host's batches.
 
     Args:
@@ -172,6 +181,7 @@ def check_doors(here: Mapping[str, CheckIn], host: str, *, own_batches: bool, sh
         host: the host's feature key.
         own_batches: whether the host's code chooses its batches.
         shuffle: whether the host's plan has another order in every round.
+        terms: how batches are to be exchanged.
 
     Raises:
         ConfigError: the two ways do not fit together.
@@ -187,6 +197,11 @@ def check_doors(here: Mapping[str, CheckIn], host: str, *, own_batches: bool, sh
                 f"{host} shuffles, but {peer} chooses its own batches",
                 expected="load_batch at every party, or shuffle=False",
             )
+        if each.own_batches and (argument := needs_plan(terms)):
+            raise ConfigError(
+                f"{host} declares {argument}, but {peer} chooses its own batches",
+                expected=f"load_batch at every party, or no {argument}",
+            )
 
 
 def check_in(
@@ -200,6 +215,7 @@ def check_in(
     timeout_s: float | None = None,
     rejoin_timeout_s: float | None = None,
     reveal: Reveal = "both",
+    threads: int = 0,
 ) -> tuple[Link, Welcome]:
     """Find the host, check in, wait for its welcome; a collaborator's side.
 
@@ -215,6 +231,7 @@ def check_in(
         timeout_s: how long to wait for the welcome, in seconds; 0: for ever. By default as the settings say.
         rejoin_timeout_s: how long the host's link may be down later, in seconds; by default as the settings say.
         reveal: who is to learn which ids are shared.
+        threads: how many threads this party computes with; 0: it does not compute.
 
     Raises:
         PeerTimeout: the host was not found, or did not welcome us in time.
@@ -222,8 +239,10 @@ def check_in(
         AlreadyCompleted: we were killed when all parties had written their outputs, and the task is completed.
         RemoteProtocolError: its welcome is not for us.
     """
-    deadline = Deadline(seat.settings.gather_timeout_s if timeout_s is None else timeout_s, seat.clock)
+    patience_s = seat.settings.gather_timeout_s if timeout_s is None else timeout_s
+    deadline = Deadline(patience_s + min(HOST_FIRST_S, patience_s / 2), seat.clock)
     knocking = Deadline(KNOCK_AGAIN_FOR_S)
+    met = link is not None
 
     def look() -> None:
         seat.record.look()
@@ -243,6 +262,8 @@ def check_in(
                 meter = link.meter
                 link.close(linger_s=0.0)
             host, transport = seat.connect()
+            if not met:  # the time in which there was no host does not count: it waits from now on, too
+                met, deadline = True, Deadline(deadline.timeout_s, seat.clock)
             link = Link(
                 transport,
                 Role.COLLABORATOR,
@@ -272,6 +293,7 @@ def check_in(
                     recover=standing.recover,
                     run=standing.run,
                     points=standing.points,
+                    threads=threads,
                 ),
             )
             _, welcome = link.expect(

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError, PeerRestarted
-from heterofed.frames.messages import Completed, CompleteTask, Split
+from heterofed.errors import ConfigError
 from heterofed.grads.optimizer import OptimizerFacade
 from heterofed.metrics.calculator import score
-from heterofed.protocol.phases import Role
-from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.checks import check_count, check_seconds
-from heterofed.scheduler.exchange import HostExchange
-from heterofed.scheduler.gathering import check_doors, gather
+from heterofed.scheduler.host_course import HostCourse
 from heterofed.scheduler.host_trainer import HostTrainer
 from heterofed.scheduler.launch import launch
-from heterofed.scheduler.leaving import dismiss
-from heterofed.scheduler.link import Link
-from heterofed.scheduler.matching import job_of, match_as_host
 from heterofed.scheduler.party import LEAST_KEPT
-from heterofed.scheduler.seat import Seat, TaskResult
-from heterofed.scheduler.splitting import compare_splits
-from heterofed.scheduler.standing import Agreement, Standing
+from heterofed.scheduler.seat import TaskResult
 from heterofed.scheduler.templates import HostTemplates
-from heterofed.tasks.model import TaskStatus
+from heterofed.scheduler.terms import declared
+from heterofed.training.devices import unwrapped
 from heterofed.training.hooks import BestCheckpointer, EvalHook, HookBase, PeriodicCheckpointer
 
 
-class HostScheduler(Scheduler, HostTemplates):
+class HostScheduler(HostCourse):
     """The party with the labels. Subclass it, write the template methods, call `launch_task(task_id=…)`.
 
     Args:
@@ -58,9 +51,21 @@ class HostScheduler(Scheduler, HostTemplates):
         checkpoint_every: keep a checkpoint after every so many batches besides those of rounds, where every party wrote
             `load_batch`; a run that was cut off then goes on in the middle of a round.
         checkpoint_every_s: the same by time: after so many seconds.
+        max_staleness: for long links: how many batches the collaborators may be ahead of the gradients that they have
+            applied, up to 32. 0: none, and the training is exact.
+        local_steps: for long links: how many steps every party makes with one exchange of embeddings and gradients.
+        batches_per_message: for long links: how many embeddings travel in one message, and then their gradients; at
+            most `max_staleness` + 1.
+        embedding_precision: how embeddings cross the wire: "float32", "float16", "bfloat16", "int8" or "topk:0.1", the
+            tenth of each row that is largest; None: as they are.
+        gradient_precision: the same for gradients.
         rejoin_timeout: how long to wait for a party whose link is down or whose process has ended, in seconds; 0: no
             limit. By default as the settings say.
         max_to_keep: how many numbered checkpoints to keep, 2 or more.
+        device: where this party's models compute, "cuda" for example; they and what `load_batch` returns are moved
+            there. None: the models stay where they were made.
+        mixed_precision: "bfloat16": forward passes under `torch.autocast`; embeddings cross as float32. None: no.
+        compile_models: True: the models are compiled by `torch.compile`; or the name of one of its backends.
         out_dir: folder for checkpoints and results; `runs/<task id>/<feature key>` by default.
         settings: what `HETEROFED_*` variables say, unless given.
 
@@ -91,8 +96,16 @@ class HostScheduler(Scheduler, HostTemplates):
         share_loss: bool = True,
         checkpoint_every: int | None = None,
         checkpoint_every_s: float | None = None,
+        max_staleness: int = 0,
+        local_steps: int = 1,
+        batches_per_message: int = 1,
+        embedding_precision: str | None = None,
+        gradient_precision: str | None = None,
         rejoin_timeout: float | None = None,
         max_to_keep: int = LEAST_KEPT,
+        device: str | torch.device | None = None,
+        mixed_precision: str | None = None,
+        compile_models: bool | str = False,
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -104,6 +117,9 @@ class HostScheduler(Scheduler, HostTemplates):
             is_feature_trainable=is_feature_trainable,
             rejoin_timeout=rejoin_timeout,
             max_to_keep=max_to_keep,
+            device=device,
+            mixed_precision=mixed_precision,
+            compile_models=compile_models,
             out_dir=out_dir,
             settings=settings,
         )
@@ -117,6 +133,14 @@ class HostScheduler(Scheduler, HostTemplates):
             check_seconds("checkpoint_every_s", checkpoint_every_s)
         self.checkpoint_every = checkpoint_every
         self.checkpoint_every_s = checkpoint_every_s
+        self._terms = declared(
+            max_staleness=max_staleness,
+            local_steps=local_steps,
+            batches_per_message=batches_per_message,
+            embedding_precision=embedding_precision,
+            gradient_precision=gradient_precision,
+            checkpoint_every=checkpoint_every,
+        )
         self.max_rounds = max_rounds
         self.calculation_timeout = float(calculation_timeout)
         self.log_rounds = log_rounds
@@ -188,8 +212,7 @@ class HostScheduler(Scheduler, HostTemplates):
     @cached_property
     def infer_model(self) -> nn.Module:
         """The model over the fused embeddings, made at its first use."""
-        with self._calling("make_infer_model"):
-            return self.make_infer_model()
+        return self._made_model("make_infer_model", self.make_infer_model)
 
     @cached_property
     def infer_optimizer(self) -> Optimizer:
@@ -237,127 +260,10 @@ class HostScheduler(Scheduler, HostTemplates):
         """
         return launch(self, task_id, host=True, recover=recover)
 
-    # --- the course of a task -----------------------------------------------------------------------------------------
-
-    @property
-    def _rounds(self) -> int | None:
-        return self.max_rounds
-
-    def _arrive(self, seat: Seat) -> None:
-        _, transport = seat.connect()
-        self._party_link = Link(
-            transport,
-            Role.HOST,
-            seat.others,
-            seat.settings,
-            say=seat.progress.say,
-            look=seat.record.look,
-            clock=seat.clock,
-            rejoin_timeout_s=self.rejoin_timeout,
-        )
-        seat.record.task_is(TaskStatus.GATHERING)
-        seat.progress.phase("gathering the parties")
-        self._prepare()
-
-    @property
-    def _step_and_answer_s(self) -> float:
-        """How long a collaborator may take for its hooks at the end of a round or of the task, and its answer."""
-        if not self.calculation_timeout or not self.schedule_timeout:
-            return 0.0
-        return self.calculation_timeout + self.schedule_timeout
-
-    def _give_up(self, error: HeterofedError) -> None:
-        super()._give_up(error)
-        if self._party_link is not None:
-            self._party_link.stay_until_heard()
-        self._at_seat.record.task_is(TaskStatus.FAILED, error.for_peers())
-
-    def _prepare(self) -> None:
-        if not self.own_batches:
-            # Subclasses may set these after our constructor; what they set is checked here.
-            check_count("batch_size", self.batch_size, 1)
-            check_count("seed", self.seed, 0, 2**32 - 1)
-        elif self.checkpoint_every or self.checkpoint_every_s:
-            raise ConfigError(
-                "checkpoints in the middle of rounds are wanted, but this party chooses its own batches",
-                expected="load_batch in the place of iterate_*, or neither checkpoint_every nor checkpoint_every_s",
-            )
-        super()._prepare()
-
-    def _end_session(self, restarted: PeerRestarted) -> None:
-        self._at_seat.progress.say(f"{restarted.party} was started again; all parties go on from where all of them can")
-        self._linked.reopen()
-        self._at_seat.record.task_is(TaskStatus.GATHERING)
-        self._at_seat.progress.phase("gathering the parties")
-
-    def _gather(self, seat: Seat, standing: Standing) -> Agreement:
-        gathered = gather(
-            self._linked,
-            seat,
-            max_rounds=self.max_rounds,
-            calculation_timeout_s=self.calculation_timeout,
-            standing=standing,
-            timeout_s=self.rejoin_timeout if self._met else None,
-        )
-        self._session_key = gathered.session
-        here = gathered.check_ins
-        check_doors(here, self.feature_key, own_batches=self.own_batches, shuffle=self.shuffle)
-        self._batch_exchange = HostExchange(
-            self._linked,
-            here,
-            calculation_timeout_s=self.calculation_timeout,
-            room_s=self._room_s,
-            check_finite=self.settings.check_finite,
-        )
-        self.trainer.new_session()
-        if (self.checkpoint_every or self.checkpoint_every_s) and not self._batch_exchange.all_follow_plan:
-            self._warn_once("a collaborator chooses its own batches, so checkpoints are kept only after rounds")
-        return gathered.agreement
-
-    def _align(self, seat: Seat, agreement: Agreement) -> None:
-        seat.record.task_is(TaskStatus.ALIGNING)
-        super()._align(seat, agreement)
-        seat.record.task_is(TaskStatus.ONGOING)
-
-    def _match(self, seat: Seat) -> Sequence[str]:
-        job = job_of(seat, self._session_key, self.data_channel_timeout[1])
-        return match_as_host(self._linked, self._local_ids, job, seat.progress).ids or []
-
-    def _compare_splits(self, ours: Split) -> None:
-        splits = self._batch_exchange.collect(Split, "digests of its split", self.calculation_timeout)
-        for peer, theirs in splits.items():
-            compare_splits(peer, theirs, self.feature_key, ours)
-        self._linked.broadcast(ours, self._room_s)
-
-    # --- a round ------------------------------------------------------------------------------------------------------
-
-    def _test_is_due(self) -> bool:
-        """Test after round 1, every `log_rounds` rounds and the last round; never when `log_rounds` is 0."""
-        if not self._tests_at_all():
-            return False
-        return self.current_round == 1 or self.current_round % self.log_rounds == 0 or self._is_reach_max_rounds()
-
-    def _tests_at_all(self) -> bool:
-        if not self.log_rounds:
-            return False
-        if not self.test_ids:
-            self._warn_once("the split has no test ids, so no test is run")
-            return False
-        return True
-
-    def _complete(self, seat: Seat) -> TaskResult:
-        seat.progress.phase("completing the task")
-        self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
-        result = self._write_outputs()
-        self._batch_exchange.collect(Completed, "word that its model is written", self._step_and_answer_s)
-        seat.record.task_is(TaskStatus.COMPLETED)
-        dismiss(self._linked)
-        return result
-
     # --- small things -------------------------------------------------------------------------------------------------
 
     def _kept_models(self) -> dict[str, nn.Module]:
-        return {**super()._kept_models(), "infer": self.infer_model}
+        return {**super()._kept_models(), "infer": unwrapped(self.infer_model)}
 
     def _kept_optimizers(self) -> dict[str, Optimizer]:
         return {**super()._kept_optimizers(), "infer": self.infer_optimizer}

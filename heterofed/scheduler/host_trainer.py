@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from heterofed.errors import ConfigError
-from heterofed.features.batches import RoundOrder, round_seed, shuffled
+from heterofed.features.batches import RoundOrder, round_seed, shuffled_order
 from heterofed.features.embedder import LocalBatch
 from heterofed.frames.messages import BatchPlan, CloseRound, RoundClosed, RoundReady, StartTest
 from heterofed.grads.cut_layer import CutLayer, check_finite_gradients
 from heterofed.metrics.progress import logger
 from heterofed.scheduler.exchange import HostExchange
+from heterofed.scheduler.pace import Pace
 from heterofed.scheduler.party_trainer import PartyTrainer
+from heterofed.scheduler.stops import StopClock
+from heterofed.scheduler.streamed import BatchStream, kept
 from heterofed.tasks.model import TaskStatus
 from heterofed.training.context import Context, CtxVar
+from heterofed.training.devices import moved
 from heterofed.training.hooks import BestCheckpointer
 from heterofed.training.triggers import LIFECYCLE, MODE
 
@@ -55,7 +57,10 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         self._finished: bool | None = None
         self._stage = Stage.CLOSED
         self._best = False
-        self._kept_at = 0.0
+        self._stop_clock = StopClock(party.checkpoint_every, party.checkpoint_every_s)
+        self.pace = Pace(self.terms, self.stops, None)
+        self._stops_later = False
+        """Whether a checkpoint follows the batch that comes `max_staleness` + 1 after the one at hand."""
 
     @cached_property
     def exchange(self) -> HostExchange:
@@ -66,10 +71,20 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
     def cut(self) -> CutLayer:
         """Where embeddings enter the graph and gradients leave it."""
         return CutLayer(
-            lambda peer, gradient: self.exchange.send_gradient(peer, gradient, self.shown_loss, keep=self.keep_next),
+            self._send_gradient,
             logger.warning,
             check_finite=self.party.settings.check_finite,
         )
+
+    def _send_gradient(self, peer: str, gradient: Tensor) -> None:
+        """Let a gradient leave, the moment autograd has it."""
+        values = self.packer(peer).pack(gradient, self.party._linked.meter, self.order, self.exchange.batch)
+        self.exchange.send_gradient(peer, values, self.shown_loss, keep=self._stops_later)
+
+    @property
+    def precision_sent(self) -> str:
+        """How exactly gradients cross."""
+        return self.terms.gradient_precision
 
     @property
     def shown_loss(self) -> float | None:
@@ -97,7 +112,6 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         self.learns = moving is None or self.party.feature_key in moving
         self.exchange.begin_round(self.current_round, moving)
         self.party.optimizer.frozen = not self.learns
-        self._kept_at = time.monotonic()
         self._publish(finetune, moving)
         self.max_iter = self.planned_iterations()
         self.run_routine(MODE.FINETUNE if finetune else MODE.TRAIN, "train")
@@ -127,11 +141,18 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
             batch_size, batches, seed = 0, 0, 0
         else:
             seed = round_seed(party.seed, self.current_round) if party.shuffle else 0
-            ids = shuffled(party.train_ids, seed) if party.shuffle else party.train_ids
-            self.order = RoundOrder(ids, party.batch_size, party._session_key)
+            if party.shuffle:
+                self.order = shuffled_order(party.train_ids, seed, party.batch_size, party._session_key)
+            else:
+                self.order = RoundOrder(party.train_ids, party.batch_size, party._session_key)
             batch_size, batches = party.batch_size, len(self.order)
         digest, first = self.order.digest(), self.done_in_routine
-        self.keep_now = self._is_checkpoint_due(first)
+        stoppable = self.exchange.all_follow_plan and not party.own_batches
+        self._stop_clock.begin_round(self.iter - first, batches if stoppable else 0)
+        soon = range(first, first + self.terms.max_staleness + 1)
+        self.stops.clear()
+        self.stops.update(filter(self._stop_clock.is_due_by_count, soon))
+        self.pace = Pace(self.terms, self.stops, batches or None)
         for peer in party._linked.peers:
             plan = BatchPlan(
                 round=self.current_round,
@@ -144,27 +165,15 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
                 finetune=finetune,
                 learns=moving is None or peer in moving,
                 first=first,
-                keep=self.keep_now,
+                keep=min(self.stops, default=None),
             )
             party._linked.send(peer, plan, party._room_s)
         self.exchange.collect(RoundReady, "agreement to the round", party.schedule_timeout)
 
-    def _is_checkpoint_due(self, batch: int) -> bool:
-        """Whether all parties keep a checkpoint after this batch of the round; never after the last one."""
-        party = self.party
-        if batch + 1 >= len(self.train_order) or not self.exchange.all_follow_plan or party.own_batches:
-            return False
-        every, every_s = party.checkpoint_every, party.checkpoint_every_s
-        done = self.iter - self.done_in_routine + batch + 1
-        by_count = every is not None and done % every == 0
-        if not by_count and every_s and not self.keep_now:
-            by_count = time.monotonic() - self._kept_at >= every_s
-        return by_count
-
     def keep_point(self) -> None:
         """Write the numbered checkpoint of the last finished batch, as in `PartyTrainer`."""
         super().keep_point()
-        self._kept_at = time.monotonic()
+        self._stop_clock.kept()
 
     def rewind(self, name: str) -> None:
         """Go back to a checkpoint while the run goes on, as in `PartyTrainer`."""
@@ -229,8 +238,34 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         record.task_is(TaskStatus.TESTING)
         progress.phase("testing")
         self.party._linked.broadcast(StartTest(self.current_round), self.party._room_s)
-        super().evaluate("test", hooks_set)
+        with self.stepwise(MODE.TEST, "test", hooks_set) as steps:
+            self._call_test(steps)
         record.task_is(TaskStatus.ONGOING)
+
+    def _call_test(self, steps: Iterator[Any]) -> None:
+        """Let the user's code read the batches of a test; it runs them by that."""
+        party = self.party
+        known = None if party.own_batches else len(self.test_order())
+        stream = BatchStream(steps, known, party.settings.test_keep_bytes)
+        try:
+            with party._calling("test"), party._computing.autocast(self.ctx.device):
+                party.test(stream.projections, stream.labels)
+        finally:
+            stream.end()
+
+    def outcome(self) -> Any:
+        """Return what `test()` gets of a batch: its embeddings and labels, in memory of their own."""
+        ctx = self.ctx
+        if ctx.cur_mode in MODE.LEARNING:
+            return None
+        if "embeddings" not in ctx:
+            raise ConfigError(
+                "the hooks of this test leave no ctx.embeddings",
+                expected="the default hooks of tests, or others in their place that set it",
+            )
+        own = self.party.feature_key
+        projection = {key: kept(each) if key == own else each for key, each in ctx.embeddings.items()}
+        return projection, kept(ctx.labels)
 
     def own_state(self) -> dict[str, Any]:
         """Keep what makes the order of rows besides."""
@@ -258,14 +293,15 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
 
     def _hook_on_fit_start_init(self, ctx: Context) -> None:
         super()._hook_on_fit_start_init(ctx)
-        self.exchange.batch = 0
-        if ctx.cur_mode not in MODE.LEARNING:
-            ctx.projections = CtxVar([], LIFECYCLE.ROUTINE)
-            ctx.batched_labels = CtxVar([], LIFECYCLE.ROUTINE)
+        self.exchange.begin_batch(0)
 
     def _hook_on_batch_forward(self, ctx: Context) -> None:
-        self.exchange.batch = ctx.cur_batch_i
+        batch = ctx.cur_batch_i
+        self.exchange.begin_batch(batch, ends_message=self._ends_message(batch))
         super()._hook_on_batch_forward(ctx)
+
+    def _ends_message(self, batch: int) -> bool:
+        return self.ctx.cur_mode not in MODE.LEARNING or self.pace.ends_message(batch)
 
     def _labels_of(self, local: LocalBatch) -> dict[str, Any]:
         return {"labels": local.labels, "y_true": local.labels}
@@ -273,19 +309,24 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
     def _hook_on_batch_exchange(self, ctx: Context) -> None:
         exchange, device = self.exchange, ctx.device
         local: LocalBatch = ctx.local_batch
-        received = {peer: each.to(device) for peer, each in exchange.receive(local).items()}
-        self.keep_next = self._is_checkpoint_due(ctx.cur_batch_i + 1)
+        received = {peer: moved(each, device) for peer, each in exchange.receive(local).items()}
+        later = ctx.cur_batch_i + self.terms.max_staleness + 1
+        self._stops_later = self._stop_clock.is_due(later, another=bool(self.stops))
+        if self._stops_later:
+            self.stops.add(later)
         for peer in received.keys() - exchange.learning:
-            exchange.send_proceed(peer, self.shown_loss, keep=self.keep_next)
+            exchange.send_proceed(peer, self.shown_loss, keep=self._stops_later)
         own: Tensor = ctx.embedding
         self.cut.watch(own)
         projection = {self.party.feature_key: own, **self.cut.open(received, exchange.learning)}
         ctx.embeddings = CtxVar(projection, LIFECYCLE.BATCH)
 
     def _hook_on_batch_backward(self, ctx: Context) -> None:
-        with self.party._calling("train_a_batch"):
+        with self.party._calling("train_a_batch"), self.party._computing.autocast(ctx.device):
             loss = self.party.train_a_batch(ctx.embeddings, ctx.labels)
         self.cut.close()
+        for _ in range(1, self.terms.local_steps if self.learns else 1):
+            self._step_again(ctx)
         rows = ctx.batch_size
         if self.round_loss.add(loss, rows):
             ctx.loss_batch = CtxVar(loss, LIFECYCLE.BATCH)
@@ -293,6 +334,15 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
             self.storage.put_scalar("loss", self.round_loss.last)
         elif not self.exchange.learning and self.party.settings.check_finite:
             check_finite_gradients(self.party.infer_model)  # nothing else would notice a NaN
+
+    def _step_again(self, ctx: Context) -> None:
+        """Train on the same batch once more, with the embeddings as they came; the collaborators do the same there."""
+        again = ctx.local_batch.again
+        if again is None:
+            raise RuntimeError("local steps without load_batch")
+        known = {peer: each.detach() for peer, each in ctx.embeddings.items()}
+        with self.party._calling("train_a_batch"), self.party._computing.autocast(ctx.device):
+            self.party.train_a_batch({**known, self.party.feature_key: again()}, ctx.labels)
 
     def _hook_on_fit_end(self, ctx: Context) -> None:
         self.exchange.batch = self.batches_made
@@ -304,21 +354,10 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         received = self.exchange.receive(ctx.local_batch)
         for peer in received:
             self.exchange.send_proceed(peer)
-        moved = {peer: each.to(ctx.device) for peer, each in received.items()}
-        projection = {self.party.feature_key: ctx.embedding, **moved}
+        others = {peer: moved(each, ctx.device) for peer, each in received.items()}
+        projection = {self.party.feature_key: ctx.embedding, **others}
         ctx.embeddings = CtxVar(projection, LIFECYCLE.BATCH)
-        ctx.projections.append(projection)
-        ctx.batched_labels.append(_kept(ctx.labels))
 
     def _hook_on_test_end(self, ctx: Context) -> None:
         self.exchange.batch = self.batches_made
         self.exchange.receive_ends("test")
-        with self.party._calling("test"):
-            self.party.test(ctx.projections, ctx.batched_labels)
-
-
-def _kept(labels: Any) -> Any:
-    """Return labels that stay as they are when the user's code uses its buffer again."""
-    if isinstance(labels, Tensor):
-        return labels.clone()
-    return copy.deepcopy(labels)

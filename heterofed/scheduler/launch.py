@@ -25,10 +25,13 @@ from heterofed.tasks.model import PartyStatus, Task, TaskStatus
 from heterofed.wire.headers import HEADER_BYTES
 from heterofed.wire.keys import load_or_create
 from heterofed.wire.transport import Transport
-from heterofed.wire.zeromq import CollaboratorTransport, HostTransport
+from heterofed.wire.zeromq import CollaboratorTransport, HostTransport, only_loopback
 
 if TYPE_CHECKING:  # it brings torch, which those who only match ids do without
     from heterofed.scheduler.base import Scheduler
+
+PLAIN = "plain+"
+"""Before the endpoint of a host without encryption, in the task's record."""
 
 LOOK_FOR_HOST_S = 0.3
 """How often a collaborator asks the directory whether the host is up."""
@@ -47,6 +50,14 @@ def launch(scheduler: Scheduler, task_id: str, *, host: bool, recover: bool = Fa
         HeterofedError: the task cannot go on; as an uncaught error of a script it prints as one message.
     """
     check_constructed(scheduler)
+    from heterofed.scheduler.processes import on_all_processes  # these bring torch, as the scheduler has
+    from heterofed.training.threads import use_threads
+
+    use_threads(scheduler.settings.threads)
+    return on_all_processes(scheduler, task_id, lambda: _launch_here(scheduler, task_id, host, recover))
+
+
+def _launch_here(scheduler: Scheduler, task_id: str, host: bool, recover: bool) -> TaskResult:
     if recover and open_directory(scheduler.settings).find(task_id).status is TaskStatus.COMPLETED:
         show_logs(scheduler.settings.progress)
         return scheduler.completed_before(task_id)
@@ -237,15 +248,19 @@ class _HostDoor(_Door):
 
     def connect(self) -> tuple[str, Transport]:
         """Listen, and let the collaborators know where."""
+        encrypted, advertise = self._settings.encryption, self._settings.advertise
+        if advertise and not encrypted:
+            only_loopback(self._me, advertise)
         transport = HostTransport(
             self._me,
             bind=self._settings.bind,
             key=self._pair,
             doorkeeper=GuestList(self._directory, self._task.id),
+            plain_parties=None if encrypted else self._task.feature_keys,
             max_message_bytes=self._settings.max_message_bytes + HEADER_BYTES,
         )
-        told = f"tcp://{self._settings.advertise}" if self._settings.advertise else transport.endpoint
-        self._directory.announce_host(self._task.id, self._me, told, self._pair.public)
+        told = f"tcp://{advertise}" if advertise else transport.endpoint
+        self._directory.announce_host(self._task.id, self._me, told if encrypted else PLAIN + told, self._pair.public)
         self._progress.say(
             f"{self._me} listens at {transport.endpoint}" + (f", told as {told}" * (told != transport.endpoint))
         )
@@ -292,12 +307,21 @@ class _CollaboratorDoor(_Door):
                 next_notice += self._settings.notice_every_s
             time.sleep(LOOK_FOR_HOST_S)
         self._address = address
+        encrypted = not address.endpoint.startswith(PLAIN)
+        if encrypted is not self._settings.encryption:
+            raise ConfigError(
+                f"the host runs {'with' if encrypted else 'without'} encryption, and {self._me} does not",
+                party=self._me,
+                expected="the same at all parties",
+                advice="Set HETEROFED_ENCRYPTION alike; it is off for measurements on one machine only.",
+            )
         transport = CollaboratorTransport(
             self._me,
             host_party=address.feature_key,
-            endpoint=address.endpoint,
+            endpoint=address.endpoint.removeprefix(PLAIN),
             host_public_key=address.public_key,
             key=self._pair,
+            encrypted=encrypted,
             max_message_bytes=self._settings.max_message_bytes + HEADER_BYTES,
         )
         return address.feature_key, transport

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
@@ -13,14 +15,18 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 from heterofed.errors import ConfigError, HeterofedError
 from heterofed.features.batches import RoundOrder
 from heterofed.features.embedder import BatchSource, EmbeddingForm, PlannedBatches, UserBatches
+from heterofed.frames.messages import LOCK_STEP
+from heterofed.grads.cut_layer import device_of
 from heterofed.metrics.calculator import MetricCalculator
 from heterofed.metrics.storage import LINE_KEYS, EventStorage
 from heterofed.metrics.tables import MetricsTable
 from heterofed.metrics.tensorboard import TensorboardWriter
 from heterofed.metrics.writers import CSVWriter, EventWriter, JSONWriter
-from heterofed.scheduler.figures import RoundFigures
+from heterofed.scheduler.figures import ExchangeFigures, RoundFigures
 from heterofed.scheduler.party import Party
 from heterofed.scheduler.party_trainer import PartyTrainer
+from heterofed.scheduler.terms import summary
+from heterofed.training.devices import unwrapped
 from heterofed.training.hooks import (
     HookBase,
     IterationTimer,
@@ -39,6 +45,8 @@ WRITE_EVERY = 50
 
 class Learner(Party):
     """What of a scheduler concerns its trainer; see `Scheduler`."""
+
+    _terms = LOCK_STEP
 
     # --- what users may override --------------------------------------------------------------------------------------
 
@@ -63,6 +71,7 @@ class Learner(Party):
             PeriodicCheckpointer(every="round"),
             ProgressBar(lambda: self._at_seat.progress, rows_total=lambda: len(self.train_ids)),
             RoundFigures(lambda: self._linked.meter, lambda: self.trainer.round_loss.value),
+            ExchangeFigures(lambda: self._linked.meter, lambda: summary(self._terms), self._last_scores),
             PeriodicWriter(lambda: self.trainer.build_writers(), WRITE_EVERY),
         ]
 
@@ -133,10 +142,19 @@ class Learner(Party):
     @cached_property
     def feature_model(self) -> nn.Module:
         """This party's feature model, made at its first use."""
-        with self._calling("make_feature_model"):
-            model = self.make_feature_model()
+        model = self._made_model("make_feature_model", self.make_feature_model)
         if isinstance(model, nn.Module) and not self.is_feature_trainable:
             model.requires_grad_(False)
+        return model
+
+    def _made_model(self, method: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """Return a model that the user's method makes, where and how it is to compute."""
+        self._computing.check()
+        with self._calling(method):
+            model = make()
+        if isinstance(model, nn.Module):
+            with self._calling(f"the preparation of the model of {method}()"):
+                self._computing.prepare(model)
         return model
 
     @cached_property
@@ -160,18 +178,26 @@ class Learner(Party):
     def _pass_over(self, order: RoundOrder, *, train: bool, with_labels: bool, first: int = 0) -> BatchSource:
         """Return the batches of one pass, from the first that is not done, by the door that the user wrote."""
         method = "iterate_train_feature" if train else "iterate_test_feature"
+        source = method if self.own_batches else "the feature model"
+        computing = self._computing
+        form = EmbeddingForm(self.feature_key, source, finite=self.settings.check_finite, widen=computing.mixed)
         if not self.own_batches:
-            form = EmbeddingForm(self.feature_key, "the feature model", finite=self.settings.check_finite)
+            load: Callable[[list[str]], Any] = self.load_batch
+            model: Callable[[Any], Any] = self.feature_model
+            place: Callable[[Any], Any] = computing.place
+            if self._replicas is not None:  # this party has several processes
+                load, model, place = self._replicas.pass_over(order, train=train, with_labels=with_labels, first=first)
             return PlannedBatches(
                 order,
-                load=self.load_batch,
-                model=self.feature_model,
+                load=load,
+                model=partial(self._in_mixed_precision, model) if computing.mixed else model,
                 with_labels=with_labels,
                 form=form,
                 guard=self._calling,
+                place=place,
                 first=first,
+                in_use=self._terms.max_staleness + 1,
             )
-        form = EmbeddingForm(self.feature_key, method, finite=self.settings.check_finite)
         ids = list(self.train_ids if train else self.test_ids)
         return UserBatches(
             lambda: getattr(self, method)(self.feature_model, ids),
@@ -179,8 +205,27 @@ class Learner(Party):
             with_labels=with_labels,
             form=form,
             method=method,
-            guard=self._calling,
+            guard=self._calling_in_mixed_precision if computing.mixed else self._calling,
+            place=computing.place,
             warn=self._warn_once,
+        )
+
+    def _in_mixed_precision(self, model: Callable[[Any], Any], inputs: Any) -> Any:
+        with self._computing.autocast(device_of(self.feature_model)):
+            return model(inputs)
+
+    @contextmanager
+    def _calling_in_mixed_precision(self, method: str) -> Iterator[None]:
+        with self._calling(method), self._computing.autocast(device_of(self.feature_model)):
+            yield
+
+    def _last_scores(self) -> str:
+        """Return the last row of every metric set, in words."""
+        last = [(table.headers, table.rows()[-1]) for table in self._metric_sets.values() if len(table)]
+        return ", ".join(
+            f"{header} {cell:.4g}" if isinstance(cell, float) else f"{header} {cell}"
+            for headers, row in last
+            for header, cell in zip(headers, row, strict=True)
         )
 
     def _schedule_of(self, optimizer: Optimizer) -> TorchScheduler | None:
@@ -238,7 +283,7 @@ class Learner(Party):
         self._at_seat.progress.say(f"{self.feature_key} goes on {where} (checkpoint {name})")
 
     def _kept_models(self) -> dict[str, nn.Module]:
-        return {"feature": self.feature_model}
+        return {"feature": unwrapped(self.feature_model)}
 
     def _kept_optimizers(self) -> dict[str, Optimizer]:
         return {"feature": self.feature_optimizer} if self.is_trainable else {}

@@ -6,7 +6,8 @@ Every message passes its peer's `Session` before it leaves and when it comes. An
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -18,8 +19,9 @@ from heterofed.errors import (
     RemoteProtocolError,
     TaskAborted,
 )
-from heterofed.frames.codec import Codec, size_of
+from heterofed.frames.codec import Codec, Frame, size_of
 from heterofed.frames.messages import Abort, AnyMessage
+from heterofed.frames.together import split
 from heterofed.metrics.meter import Meter
 from heterofed.protocol.phases import Phase, Role
 from heterofed.protocol.session import Session
@@ -58,6 +60,8 @@ class Line:
         self._codec = Codec(max_message_bytes)
         self._abort: Abort | None = None
         self._told: list[str] = []
+        self._apart: deque[tuple[str, Sequence[Frame]]] = deque()
+        """What came in one message with another and is not looked at yet."""
         self._restarted: set[str] = set()
 
     @property
@@ -164,11 +168,14 @@ class Line:
 
     def _forget(self, peer: str) -> None:
         """Begin a new session with a peer."""
+        self._apart = deque(each for each in self._apart if each[0] != peer)
         self.sessions[peer] = Session(self._role, peer)
 
     # --- what comes ---------------------------------------------------------------------------------------------------
 
     def _receive(self, timeout_s: float) -> tuple[str, AnyMessage] | None:
+        if self._apart:
+            return self._heard(*self._apart.popleft())
         try:
             delivery = self._transport.receive(timeout_s)
         except PeerRestarted as restarted:
@@ -184,13 +191,24 @@ class Line:
         session = self.sessions.get(peer)
         if session is None:
             raise RemoteProtocolError("is not a party of this session", party=peer)
+        self.meter.bytes_received += size_of(delivery.frames)
+        try:
+            messages = split(delivery.frames)
+        except FrameError as error:
+            raise error.located(party=peer, phase=session.phase.value) from None
+        if len(messages) > 1:
+            self._apart.extend((peer, each) for each in messages[1:])
+        return self._heard(peer, messages[0])
+
+    def _heard(self, peer: str, frames: Sequence[Frame]) -> tuple[str, AnyMessage]:
+        """Return the message that these frames are, once it has passed the peer's session."""
+        session = self.sessions[peer]
         began = time.perf_counter()
         try:
-            message = self._codec.decode(delivery.frames)
+            message = self._codec.decode(frames)
         except FrameError as error:
             raise error.located(party=peer, phase=session.phase.value) from None
         self.meter.wire_s += time.perf_counter() - began
-        self.meter.bytes_received += size_of(delivery.frames)
         phase = session.phase
         session.receiving(message)
         if isinstance(message, Abort):

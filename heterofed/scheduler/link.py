@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, overload
 
@@ -21,8 +21,9 @@ from heterofed.errors import (
     PeerTimeout,
     RemoteProtocolError,
 )
-from heterofed.frames.codec import size_of
+from heterofed.frames.codec import Frame, size_of
 from heterofed.frames.messages import AnyMessage, Paused, StillMatching
+from heterofed.frames.together import join
 from heterofed.protocol.phases import Role
 from heterofed.scheduler.absence import Absences
 from heterofed.scheduler.line import BETWEEN_SESSIONS, Line, printable
@@ -97,6 +98,20 @@ class Link(Line):
         began = time.perf_counter()
         frames = self._codec.encode(message)
         self.sessions[to].sending(message)
+        self._post(to, frames, timeout_s, began)
+
+    def send_together(self, to: str, messages: Sequence[AnyMessage], timeout_s: float = 0.0) -> None:
+        """Send 1 to `MOST_AHEAD` messages to a peer as one, as `send` does."""
+        if len(messages) == 1:
+            self.send(to, messages[0], timeout_s)
+            return
+        began = time.perf_counter()
+        frames = join([self._codec.encode(each) for each in messages])
+        for each in messages:
+            self.sessions[to].sending(each)
+        self._post(to, frames, timeout_s, began)
+
+    def _post(self, to: str, frames: Sequence[Frame], timeout_s: float, began: float) -> None:
         limit = Deadline(timeout_s, self.clock)
         while True:
             try:
@@ -118,11 +133,23 @@ class Link(Line):
 
     @overload
     def expect(
-        self, kinds: type[M], *, from_: Collection[str], waiting_for: str, timeout_s: float | Deadline
+        self,
+        kinds: type[M],
+        *,
+        from_: Collection[str],
+        waiting_for: str,
+        timeout_s: float | Deadline,
+        missing: Collection[str] | None = None,
     ) -> tuple[str, M]: ...
     @overload
     def expect(
-        self, kinds: tuple[type[M], type[N]], *, from_: Collection[str], waiting_for: str, timeout_s: float | Deadline
+        self,
+        kinds: tuple[type[M], type[N]],
+        *,
+        from_: Collection[str],
+        waiting_for: str,
+        timeout_s: float | Deadline,
+        missing: Collection[str] | None = None,
     ) -> tuple[str, M | N]: ...
     def expect(
         self,
@@ -131,6 +158,7 @@ class Link(Line):
         from_: Collection[str],
         waiting_for: str,
         timeout_s: float | Deadline,
+        missing: Collection[str] | None = None,
     ) -> tuple[str, AnyMessage]:
         """Return the next message of these kinds from one of these peers, with its sender.
 
@@ -141,6 +169,7 @@ class Link(Line):
             timeout_s: deadline in seconds from now; 0 waits for ever; or one that several waits share. The time in
                 which the link of an awaited peer is down does not count, nor that in which the host says that it waits
                 for another party.
+            missing: whom notices name, where not all of `from_` are awaited.
 
         Raises:
             PeerTimeout: the deadline passed; the text names the parties that were awaited.
@@ -178,7 +207,7 @@ class Link(Line):
             self._next_look = time.monotonic() + LOOK_AROUND_S
             self._look_around(from_, waiting_for)
             if time.monotonic() >= next_notice:
-                self._notice(from_, waiting_for, limit)
+                self._notice(missing or from_, waiting_for, limit)
                 next_notice += self._settings.notice_every_s
 
     def poll(self, kinds: tuple[type[AnyMessage], ...], *, from_: str, waiting_for: str) -> AnyMessage | None:

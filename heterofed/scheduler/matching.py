@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import psi
 from heterofed.errors import AlignmentError, HeterofedError, RemoteProtocolError, TaskFailed
-from heterofed.frames.messages import Blob, Matching, PairingKey, PairingKeys, PsiPart, Reveal, StillMatching
+from heterofed.frames.forms import Blob
+from heterofed.frames.messages import Matching, PairingKey, PairingKeys, PsiPart, Reveal, StillMatching
 from heterofed.metrics.progress import Progress
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.seat import Seat

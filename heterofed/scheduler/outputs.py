@@ -19,6 +19,7 @@ from torch import nn
 
 from heterofed.files import make_folder, sweep, write_whole
 from heterofed.metrics.tables import MetricsTable
+from heterofed.training.devices import portable
 
 SUFFIXES = (".csv", ".json", ".pt", ".zip")
 
@@ -46,7 +47,7 @@ def write_outputs(
     weights = []
     for name, model in models.items():
         path = folder / f"{name}.pt"
-        state = model.state_dict()
+        state = portable(model.state_dict())
         write_whole(path, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]  # bound as default
         weights.append(path)
     measured = [path for path in [folder / "metrics.json"] if path.exists()]  # there unless the user's writers say no

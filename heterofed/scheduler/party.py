@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError, TemplateError
+from heterofed.errors import ConfigError
 from heterofed.features.alignment import OrderedIds
 from heterofed.metrics.progress import logger
 from heterofed.metrics.tables import MetricsTable, declared_metrics
+from heterofed.scheduler.calling import UserCall
 from heterofed.scheduler.checks import check_count, check_seconds
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.recovery import Alignment, Points
 from heterofed.scheduler.seat import Seat
 from heterofed.scheduler.templates import PartyTemplates
 from heterofed.tasks.model import check_feature_key
+from heterofed.training.devices import Computing
+
+if TYPE_CHECKING:
+    from heterofed.scheduler.following import Follower
+    from heterofed.scheduler.sharing import Leader
 
 LEAST_KEPT = 2
 """A party may be a checkpoint ahead of another one: with two, all have one in common."""
@@ -36,6 +45,9 @@ class Party(PartyTemplates):
         *,
         rejoin_timeout: float | None = None,
         max_to_keep: int = LEAST_KEPT,
+        device: str | torch.device | None = None,
+        mixed_precision: str | None = None,
+        compile_models: bool | str = False,
         out_dir: str | Path | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -52,6 +64,7 @@ class Party(PartyTemplates):
             rejoin_timeout = self.settings.rejoin_timeout_s
         check_seconds("rejoin_timeout", rejoin_timeout)
         check_count("max_to_keep", max_to_keep, LEAST_KEPT)
+        self._computing = Computing(device, mixed_precision, compile_models)
         self.rejoin_timeout = float(rejoin_timeout)
         self.max_to_keep = max_to_keep
         self.name = name
@@ -74,6 +87,7 @@ class Party(PartyTemplates):
         self._failed_in = ""
         self._making_trainer = False
         self._warned: set[str] = set()
+        self._replicas: Leader | Follower | None = None
         self._at_the_end = ExitStack()
         self._intersection: OrderedIds | None = None
         self._id_split: tuple[list[str], list[str]] = ([], [])
@@ -143,24 +157,10 @@ class Party(PartyTemplates):
             self._warned.add(text)
             logger.warning("%s: %s", self.feature_key, text)
 
-    @contextmanager
-    def _calling(self, method: str) -> Iterator[None]:
-        """Mark the body as a call of the user's code: what it raises becomes a TemplateError that names it.
+    def _calling(self, method: str) -> UserCall:
+        """Mark the body as a call of the user's code.
 
-        `method` is the name of a template method, or a few words for what was called.
-
-        The text of the user's exception may quote data, so only its type goes into ours; the exception itself stays
-        with this party as `__cause__`.
+        Args:
+            method: the name of a template method, or a few words for what is called.
         """
-        try:
-            yield
-        except HeterofedError:
-            raise
-        except Exception as error:
-            called = f"{type(self).__name__}.{method}()" if method.isidentifier() else method
-            raise TemplateError(
-                f"{called} raised {type(error).__name__}",
-                party=self.feature_key,
-                phase=self._party_link.phase().value if self._party_link is not None else None,
-                advice=f"The traceback is in the output of {self.feature_key}.",
-            ) from error
+        return UserCall(self, method)

@@ -138,6 +138,9 @@ class HostTemplates(PartyTemplates):
     def test(self, batched_feature_projections: list[dict[str, Tensor]], batched_labels: list[Any]) -> Any:
         """Test the models on the test ids and record metrics; called in evaluation mode, without gradients.
 
+        A batch is exchanged when it is read, so a loop over `zip(batched_feature_projections, batched_labels)` needs
+        the memory of one. Both can be read again, as other lists, while the batches fit `Settings.test_keep_bytes`.
+
         Args:
             batched_feature_projections: for each batch what `train_a_batch` gets.
             batched_labels: the labels of each batch.

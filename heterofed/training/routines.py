@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from heterofed.metrics.storage import EventStorage
 from heterofed.training.context import Context, CtxVar
 from heterofed.training.hook_objects import HookObjects
 from heterofed.training.hook_registry import HookEntry, HookSet
+from heterofed.training.steps import Steps, as_now
 from heterofed.training.triggers import LIFECYCLE, MODE, RUN_TRIGGERS, TRIGGER
 
 
@@ -69,9 +70,38 @@ class Routines(HookObjects):
             split: which part of the data.
             hooks_set: trigger -> functions, instead of the mode's own hooks.
         """
+        with self._routine(mode, split, hooks_set) as batches:
+            for _ in batches:
+                pass
+
+    @contextmanager
+    def stepwise(self, mode: str, split: str, hooks_set: Mapping[str, Any] | None = None) -> Iterator[Steps[Any]]:
+        """Frame a routine whose batches run as the body asks for them; those that it did not ask for run at its end.
+
+        Between two batches the body sees what a hook of `on_fit_end` sees: the models in the routine's mode, and no
+        variable of a batch. What a batch raises comes out of the frame even if the body catches it.
+
+        Args:
+            mode, split, hooks_set: as in `run_routine`.
+
+        Yields:
+            What runs a batch at each `next` and gives its `outcome()`.
+        """
+        with self._routine(mode, split, hooks_set) as batches:
+            surroundings = as_now(self.models.values(), self._keep_mode, lambda: self.apply_mode(mode))
+            steps = Steps(batches, surroundings)
+            try:
+                yield steps
+            except Exception:
+                if steps.failure is None:
+                    raise
+            for _ in steps:
+                pass
+
+    @contextmanager
+    def _routine(self, mode: str, split: str, hooks_set: Mapping[str, Any] | None) -> Iterator[Iterator[Any]]:
         hooks = self.hooks_in(mode) if hooks_set is None else HookSet.of(hooks_set)
-        learning = mode in MODE.LEARNING
-        counted = learning and not self._active
+        counted = mode in MODE.LEARNING and not self._active
         with ExitStack() as frame:
             if not self._in_storage and not self._active:
                 frame.enter_context(self.storage)
@@ -81,23 +111,25 @@ class Routines(HookObjects):
             frame.callback(self._active.pop)
             self._skip, skip = (0, self._skip) if counted else (self._skip, 0)
             self.fire(TRIGGER.ON_FIT_START)
-            for epoch in range(self.epochs()):
-                with self.ctx.scope(LIFECYCLE.EPOCH):
-                    self.ctx.cur_epoch_i = CtxVar(epoch, LIFECYCLE.EPOCH)
-                    skip = self._run_epoch(epoch, skip, counted=counted)
-            if counted:
-                self._skip = skip  # a round may have another routine, to which the rest belongs
+            batches = self._run_epochs(skip, counted=counted)
+            frame.callback(batches.close)
+            yield batches
             self.fire(TRIGGER.ON_FIT_END)
 
-    def _run_epoch(self, epoch: int, skip: int, *, counted: bool) -> int:
-        """Run the batches of an epoch but those that a resumed run has done; return how many are still to skip."""
-        self.fire(TRIGGER.ON_EPOCH_START)
-        with self.ctx.scope(LIFECYCLE.BATCH):
-            skip = self._run_batches(epoch, skip, counted=counted)
-        self.fire(TRIGGER.ON_EPOCH_END)
-        return skip
+    def _run_epochs(self, skip: int, *, counted: bool) -> Generator[Any, None, None]:
+        """Run the batches of all epochs but those that a resumed run has done, one at each `next`."""
+        for epoch in range(self.epochs()):
+            with self.ctx.scope(LIFECYCLE.EPOCH):
+                self.ctx.cur_epoch_i = CtxVar(epoch, LIFECYCLE.EPOCH)
+                self.fire(TRIGGER.ON_EPOCH_START)
+                with self.ctx.scope(LIFECYCLE.BATCH):
+                    skip = yield from self._run_batches(epoch, skip, counted=counted)
+                self.fire(TRIGGER.ON_EPOCH_END)
+        if counted:
+            self._skip = skip  # a round may have another routine, to which the rest belongs
 
-    def _run_batches(self, epoch: int, skip: int, *, counted: bool) -> int:
+    def _run_batches(self, epoch: int, skip: int, *, counted: bool) -> Generator[Any, None, int]:
+        """Run the batches of an epoch; return how many are still to skip."""
         ctx = self.ctx
         for batch_i, item in enumerate(self.batches(epoch)):
             if skip:
@@ -115,13 +147,20 @@ class Routines(HookObjects):
                 if counted:
                     self.storage.samples += ctx.get("batch_size", 0)
                 self.fire(TRIGGER.ON_BATCH_END)
+                outcome = self.outcome()
             finally:
                 ctx.renew()
             if counted:
                 self.iter += 1
                 self.done_in_routine += 1
                 self.batch_done()
+            yield outcome
+            outcome = None  # it may be large, and is somebody else's now
         return skip
+
+    def outcome(self) -> Any:
+        """Return what `stepwise` gives of the batch at hand, whose hooks are done; override it."""
+        return None
 
     def batch_done(self) -> None:
         """Called when a batch of training and its hooks are done and it is counted."""

@@ -24,6 +24,8 @@ UNKNOWN = bytes(8)
 """Stands for an incarnation that the sender has not heard of yet."""
 
 _LAYOUT = struct.Struct("!BBxxI8s8sQQQ")
+_BEFORE_NUMBERS = struct.Struct("!BBxxI8s8s")
+_NUMBERS = struct.Struct("!QQQ")
 _CHECKSUM = struct.Struct("!I")
 _CHECKSUM_AT = 4
 HEADER_BYTES = _LAYOUT.size
@@ -74,6 +76,28 @@ def pack(header: Header | tuple[int, bytes, bytes, int, int, int], sealed: Seque
     kind, sender, receiver, number, handed, received = header
     plain = _LAYOUT.pack(VERSION, kind, 0, sender, receiver, number, handed, received)
     return plain if sealed is None else _with_checksum(plain, _checksum(plain, sealed))
+
+
+def usual(sender: bytes, receiver: bytes) -> bytes:
+    """Return how the header of a DATA without a checksum begins; it ends with three numbers."""
+    if sender == UNKNOWN:
+        return bytes(HEADER_BYTES + 1)  # no header begins so
+    return _BEFORE_NUMBERS.pack(VERSION, Kind.DATA, 0, sender, receiver)
+
+
+def usual_header(beginning: bytes, number: int, handed: int, received: int) -> bytes:
+    """Return the header of a DATA without a checksum, as `pack` does in three times the time."""
+    return beginning + _NUMBERS.pack(number, handed, received)
+
+
+def usual_numbers(frames: Sequence[Buffer], beginning: bytes) -> tuple[int, int, int] | None:
+    """Return number, handed and received of a DATA whose header begins so, or None if these frames are none."""
+    if len(frames) < 2 or len(frames[0]) != HEADER_BYTES or not len(frames[1]):
+        return None
+    header = bytes(frames[0])
+    if not header.startswith(beginning):
+        return None
+    return _NUMBERS.unpack_from(header, _BEFORE_NUMBERS.size)
 
 
 def unpack(frames: Sequence[Buffer], *, must_be_sealed: bool) -> Header | Flaw:

@@ -69,6 +69,13 @@ class Incoming:
         """How many messages can be handed out."""
         return len(self._unread)
 
+    def pass_on(self, number: int) -> bool:
+        """Take in and hand out the next message at once, if this is its number and nothing else is here."""
+        if number != self.received or number != self.handed or self._beyond:
+            return False
+        self.handed = self.received = number + 1
+        return True
+
     @property
     def gap_ends(self) -> int | None:
         """The first number that came too early, so that all from `received` up to it are missing; None: no gap."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
+
+from heterofed.errors import ConfigError
 
 Buffer = bytes | bytearray | memoryview
 """One frame, to be sent. A transport must not change it, and the caller must not while it travels."""
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One frame sequence that arrived."""
 
     sender: str
@@ -24,6 +24,19 @@ class Delivery:
 
     frames: Sequence[Buffer]
     """The frames as they were sent, in their order."""
+
+
+def size_of(frame: Buffer) -> int:
+    """Return the size of a frame in bytes, after checking that it can travel.
+
+    Raises:
+        ConfigError: its memory has gaps.
+    """
+    if not isinstance(frame, memoryview):
+        return len(frame)
+    if not frame.c_contiguous:
+        raise ConfigError("a frame with gaps in its memory cannot be sent", expected="contiguous memory")
+    return frame.nbytes
 
 
 class Transport(ABC):
@@ -52,6 +65,19 @@ class Transport(ABC):
             PeerTimeout: its queue stayed full.
             WireError: this end is closed.
         """
+
+    def keep(self, frames: Sequence[Buffer]) -> list[Buffer]:
+        """Return frames with what these hold now, for `send` of this transport, as often as it takes.
+
+        They are for nothing else but `len`, the size of each in bytes: big ones may have a form of the transport's own,
+        in which they are sent without another copy.
+
+        Raises:
+            ConfigError: the memory of a frame is not contiguous.
+        """
+        for frame in frames:
+            size_of(frame)
+        return [frame if type(frame) is bytes else bytes(frame) for frame in frames]
 
     @abstractmethod
     def receive(self, timeout_s: float) -> Delivery | None:

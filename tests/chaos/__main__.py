@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells += run([track for track in tracks if track], sections, plan, console)
     cells.sort(key=lambda cell: SECTIONS.index(cell.section))
     console.print(table_of(cells), soft_wrap=False)
-    green = bool(cells) and all(each.ok for each in cells)
+    green = any(each.ok for each in cells) and not any(each.red for each in cells)
     if green and given.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.chaos.deeds import Deed, start_all
+from tests.chaos.deeds import Deed, all_end, start_all
 from tests.chaos.stage import Stage
 from tests.chaos.task import PARTIES
 
@@ -54,5 +54,31 @@ def damaged_line(rate: float, seconds: float) -> Deed:
         time.sleep(seconds)
         for each in stage.proxies("host"):
             each.corrupt(0.0)
+
+    return play
+
+
+def fails_as_links_are_reset(party: str, *, last_s: float = 0.0) -> Deed:
+    """The user's code raises at a party at the moment its links are reset; all end and know why, and lose nothing.
+
+    Args:
+        party: where it raises.
+        last_s: for how long the links are reset again and again.
+    """
+
+    def play(stage: Stage) -> None:
+        flags = start_all(stage, {party: "trouble"})
+        stage.wait_for(flags[party], party)
+        proxies = stage.proxies(party)
+        for each in proxies:
+            each.reset()
+        flags[party].go()
+        until = time.monotonic() + last_s
+        while time.monotonic() < until:
+            for each in proxies:
+                each.reset()
+            time.sleep(0.02)
+        all_end(stage, party, PARTIES, why="OurTrouble", began=until - last_s)
+        start_all(stage, recover=True)
 
     return play

@@ -15,7 +15,12 @@ from tests.chaos.stage import Stage, Trouble
 from tests.chaos.stops import Flag
 from tests.chaos.task import COLLABORATORS, PARTIES
 
-Deed = Callable[[Stage], None]
+Deed = Callable[[Stage], str | None]
+"""Returns a figure worth reading, or nothing.
+
+Raises:
+    Trouble: something is not as it must be.
+"""
 
 ENDS_WITHIN_S = 5.0
 """How soon every party has to end when one gives up."""
@@ -41,34 +46,22 @@ def kill_at(stage: Stage, party: str, point: str) -> None:
 # --- two are killed ---------------------------------------------------------------------------------------------------
 
 
-def killed_while_gathering(first: str, second: str, point: str) -> Deed:
-    """One is killed; while all gather because of that, another one is."""
-
-    def play(stage: Stage) -> None:
-        flags = start_all(stage, {first: point, second: "check-in again"})
-        stage.wait_for(flags[first], first)
-        stage.kill(first)
-        stage.start(first, recover=True)
-        stage.wait_for(flags[second], second)
-        stage.kill(second)
-        stage.start(second, recover=True)
-
-    return play
-
-
 def killed_twice_over(first: str, then: str, point: str, later: str) -> Deed:
     """One is killed and comes back; another one is killed later."""
 
     def play(stage: Stage) -> None:
         flags = start_all(stage, {first: point, then: later})
-        stage.wait_for(flags[first], first)
-        stage.kill(first)
-        stage.start(first, recover=True)
-        stage.wait_for(flags[then], then)
-        stage.kill(then)
-        stage.start(then, recover=True)
+        for each in (first, then):
+            stage.wait_for(flags[each], each)
+            stage.kill(each)
+            stage.start(each, recover=True)
 
     return play
+
+
+def killed_while_gathering(first: str, second: str, point: str) -> Deed:
+    """One is killed; while all gather because of that, another one is."""
+    return killed_twice_over(first, second, point, "check-in again")
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -238,7 +231,7 @@ def told_to_end_while_waiting(party: str, awaited: str) -> Deed:
         kill_at(stage, awaited, "batch")
         stage.hear(party, f"{awaited} is away" if party != "host" else f"the link of {awaited} is down")
         stage.interrupt(party, signal.SIGTERM)
-        _all_end(stage, party, [each for each in PARTIES if each != awaited])
+        all_end(stage, party, [each for each in PARTIES if each != awaited])
         start_all(stage, recover=True)
 
     return play
@@ -252,17 +245,30 @@ def told_to_end(party: str, how: signal.Signals, point: str) -> Deed:
         stage.wait_for(flags[party], party)
         stage.interrupt(party, how)
         flags[party].go()
-        _all_end(stage, party, PARTIES)
+        all_end(stage, party, PARTIES)
         start_all(stage, recover=True)
 
     return play
 
 
-def _all_end(stage: Stage, party: str, those: Sequence[str]) -> None:
-    until = time.monotonic() + ENDS_WITHIN_S
+def all_end(stage: Stage, party: str, those: Sequence[str], *, why: str = "", began: float | None = None) -> None:
+    """Wait until all of these have ended because of a party, and said so.
+
+    Args:
+        stage: where.
+        party: who gave up.
+        those: who has to end, that one among them.
+        why: a word of its reason that all have to say.
+        began: when it gave up; by default now.
+
+    Raises:
+        Trouble: one has not within `ENDS_WITHIN_S`, or not so.
+    """
+    until = (time.monotonic() if began is None else began) + ENDS_WITHIN_S
     for each in those:
         code = stage.end_of(each, until - time.monotonic())
-        if code == 0 or (each != party and f"TaskAborted: {party}" not in stage.words(each)):
+        told = why in stage.words(each) and (each == party or f"TaskAborted: {party}" in stage.words(each))
+        if code == 0 or not told:
             raise Trouble(f"{each} ended with {code} without a word of {party}\n{stage.last_words(*PARTIES)}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -19,8 +19,9 @@ from heterofed.errors import HeterofedError, OutputError, TaskAborted
 from heterofed.training.stateful import read_state
 from tests.chaos.disk_outcome import PARTIES, Outcome, Red, check_checkpoints
 from tests.chaos.disk_processes import PROCESSES, ROUNDS, Attempt
+from tests.chaos.noting import note_errors
 from tests.chaos.report import Cell, Plan
-from tests.chaos.smalldisk import KINDS, CannotMount, Disk, Kind, listening, small_disk
+from tests.chaos.smalldisk import FILLED, KINDS, CannotMount, Disk, Kind, listening, small_disk
 from tests.tiny import Collaborator, Host
 
 SECTION = "disk"
@@ -45,36 +46,49 @@ class Point:
 
 
 def cells(plan: Plan) -> Iterator[Cell]:
-    """Break the disk of one party just before its n-th change, for all n, mend it, and go on with recover=True."""
+    """Break the disk of one party just before its n-th change, for all n, mend it, and go on with recover=True.
+
+    Where no small disk can be had, what needs one is not run.
+    """
     folder = plan.folder / SECTION
     shutil.rmtree(folder, ignore_errors=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        _check_mounts(folder / "mount")
+        why_none = _why_no_small_disk(folder / "mount")
         undisturbed = _outcome_of(_run(folder / "undisturbed", recover=False), folder / "undisturbed")
-        points = list(_points(folder))
-        for point in plan.some(points):
-            yield _cell(str(point), folder / "run", undisturbed, partial(_tried, point))
-            shutil.rmtree(folder / "run", ignore_errors=True)
-        for party, damage, part in plan.some(list(product(PARTIES, DAMAGES, DAMAGED))):
-            name = f"{party}'s disk full in round {ROUNDS}, and {part}.pt of its newest checkpoint {damage}"
-            when = next(each for each in points if each.party == party and each.what.endswith(IN_LAST_ROUND))
-            yield _cell(name, folder / "run", undisturbed, partial(_damaged, when, part, damage))
-            shutil.rmtree(folder / "run", ignore_errors=True)
-        if plan.share >= PROCESSES_FROM:
-            for name, what in PROCESSES.items():
-                yield _cell(name, folder / "processes", undisturbed, what)
-                shutil.rmtree(folder / "processes", ignore_errors=True)
-    except CannotMount as error:
-        yield Cell(SECTION, "a full disk", True, 0.0, f"skipped: {error}")
+        for name, attempt, kind in _attempts(plan, list(_points(folder)), small=not why_none):
+            if plan.cell not in ("", name):
+                continue
+            if why_none and kind in FILLED:
+                yield Cell.not_run(SECTION, name, why_none)
+            else:
+                yield _cell(name, folder / "run", undisturbed, attempt)
+                shutil.rmtree(folder / "run", ignore_errors=True)
     finally:
         torch.set_num_threads(threads)
 
 
-def _check_mounts(folder: Path) -> None:
-    with small_disk(folder):
-        pass
+def _attempts(plan: Plan, points: Sequence[Point], *, small: bool) -> Iterator[tuple[str, Attempt, Kind]]:
+    """Yield (a cell's name, what it tries, how its disk fails)."""
+    for point in plan.some(points):
+        yield str(point), partial(_tried, point, small), point.kind
+    for party, damage, part in plan.some(list(product(PARTIES, DAMAGES, DAMAGED))):
+        name = f"{party}'s disk full in round {ROUNDS}, and {part}.pt of its newest checkpoint {damage}"
+        when = next(each for each in points if each.party == party and each.what.endswith(IN_LAST_ROUND))
+        yield name, partial(_damaged, when, part, damage), when.kind
+    if plan.share >= PROCESSES_FROM:
+        for name, attempt in PROCESSES.items():
+            yield name, attempt, "full"
+
+
+def _why_no_small_disk(folder: Path) -> str:
+    """Return why none can be had here; nothing if one can."""
+    try:
+        with small_disk(folder):
+            return ""
+    except CannotMount as error:
+        return str(error)
 
 
 def _points(folder: Path) -> Iterator[Point]:
@@ -104,8 +118,8 @@ def _cell(name: str, folder: Path, undisturbed: Outcome, attempt: Attempt) -> Ce
     return Cell(SECTION, name, ok, time.monotonic() - began, note)
 
 
-def _tried(point: Point, folder: Path, undisturbed: Outcome) -> str:
-    with small_disk(folder / point.party) as disk:
+def _tried(point: Point, small: bool, folder: Path, undisturbed: Outcome) -> str:
+    with (small_disk if small else listening)(folder / point.party) as disk:
         return _tried_on(disk, point, folder, undisturbed)
 
 
@@ -190,26 +204,13 @@ def _run(folder: Path, *, recover: bool) -> Ended:
     c1 = Collaborator("c1", out_dir=folder / "c1", schedule_timeout=5, settings=settings)
     ended = Ended({each.feature_key: each for each in (host, c1)}, {})
     for party in (host, c1):
-        _note_errors(party, ended)
+        note_errors(party, ended.errors)
     try:
         run_locally(host, c1, seed=SEED, recover=recover)
     except HeterofedError as error:
         if not ended.errors:
             raise Red(f"the run failed, but no party: {error}") from error
     return ended
-
-
-def _note_errors(party: Any, ended: Ended) -> None:
-    take_part = party.take_part
-
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return take_part(*args, **kwargs)
-        except BaseException as error:
-            ended.errors[party.feature_key] = error
-            raise
-
-    party.take_part = noted
 
 
 def _outcome_of(ended: Ended, folder: Path) -> Outcome:

@@ -20,7 +20,28 @@ from tests.chaos.task import BATCHES, COLLABORATORS, KEEP_EVERY, PARTIES, ROUNDS
 
 PHASES = ("check-in", "psi", "batch", "test", "checkpoint", "closing", "dismissal")
 FAULTS = ("SIGKILL", "SIGSTOP", "reset", "partition")
-VICTIMS = {"host": ("host",), "collaborator": COLLABORATORS[:1], "all": PARTIES}
+VICTIMS = {
+    "host": ("host",),
+    "collaborator": COLLABORATORS[:1],
+    "second collaborator": COLLABORATORS[1:],
+    "all": PARTIES,
+}
+SETUPS = (
+    *("early stopper", "best of rounds", "last is best", "turns", "c1 frozen", "by time", "open end"),
+    *("batches ahead", "batches together", "several steps", "rounded", "largest only"),
+)
+"""Variants in which something besides the batches has to be as it was, or batches cross in another way."""
+
+ON_THE_WAY = ("batches ahead", "batches together")
+"""Those in which several messages are on their way when a link breaks."""
+
+KILLED_IN_SETUPS = (
+    ("batch", "host"),
+    ("test", "collaborator"),
+    ("round end", "host"),
+    ("last round end", "second collaborator"),
+    ("last round end", "all"),
+)
 FROZEN_S, CUT_S = 15.0, 60.0
 HEARD_S = 0.3
 """For a message to be heard."""
@@ -29,10 +50,19 @@ DEADLINE_S, LONG_DEADLINE_S = 90.0, 150.0
 
 ALL_BATCHES = ROUNDS * BATCHES
 RESUMES_AT = {
-    "plan": {"batch": 12, "test": 15, "checkpoint": 9, "closing": 24, "dismissal": 24},
-    "own": {"batch": 9, "test": 9, "checkpoint": 9, "closing": 18, "dismissal": 18},
+    "batch": (12, 9),
+    "test": (15, 9),
+    "checkpoint": (9, 9),
+    "round end": (15, 9),
+    "last round end": (24, 18),
+    "closing": (24, 18),
+    "dismissal": (24, 18),
 }
-"""After how many batches at least a party goes on that was killed in a phase; elsewhere from the start."""
+"""After how many batches at least a party goes on that was killed in a phase, where it keeps a checkpoint every
+`KEEP_EVERY`, and where it surely does after rounds only; in other phases from the start."""
+
+ROUNDS_ONLY = ("own", "by time")
+"""Variants that surely keep checkpoints after rounds only."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +83,7 @@ class Trial:
     @property
     def name(self) -> str:
         """What people call it."""
-        variant = "" if self.variant == "plan" else f", {self.variant} batches"
+        variant = "" if self.variant == "plan" else f", {called(self.variant)}"
         then = f", again in {self.then}" if self.then else ""
         return f"{self.phase}, {self.party}, {self.fault}{then}{variant}"
 
@@ -68,12 +98,17 @@ class Trial:
         return VICTIMS[self.party] if self.fault in ("SIGKILL", "new address") else ()
 
 
+def called(variant: str) -> str:
+    """Return what people call a variant."""
+    return f"{variant} batches" if variant in ("plan", "own", "noisy") else variant
+
+
 def trials() -> list[Trial]:
     """Return all of them."""
     matrix = [
         Trial(phase, party, fault)
         for phase in PHASES
-        for party in ("host", "collaborator")
+        for party in ("host", "collaborator", "second collaborator")
         for fault in (*FAULTS, *(["new address"] if party == "host" else []))
     ]
     everyone = [Trial(phase, "all", "SIGKILL") for phase in PHASES]
@@ -96,7 +131,9 @@ def trials() -> list[Trial]:
         Trial("batch", "collaborator", "SIGKILL", then="checkpoint"),
         Trial("psi", "collaborator", "SIGKILL", then="psi"),
     ]
-    return [*matrix, *everyone, *own, *noisy, *twice]
+    setups = [Trial(phase, party, "SIGKILL", variant) for variant in SETUPS for phase, party in KILLED_IN_SETUPS]
+    setups += [Trial("batch", party, "reset", variant) for variant in ON_THE_WAY for party in ("host", "collaborator")]
+    return [*matrix, *everyone, *own, *noisy, *twice, *setups]
 
 
 def undisturbed(folder: Path, variant: str) -> dict[str, dict[str, Any]]:
@@ -131,7 +168,8 @@ def run_trial(trial: Trial, folder: Path, expected: Mapping[str, Mapping[str, An
 def _play(trial: Trial, stage: Stage) -> None:
     victim = VICTIMS[trial.party][0]
     # What happens to a collaborator that checks in happens while the host still waits for another one.
-    late = COLLABORATORS[1:] if trial.phase == "check-in" and victim in COLLABORATORS else ()
+    other = tuple(each for each in COLLABORATORS if each != victim)
+    late = other if trial.phase == "check-in" and victim in COLLABORATORS else ()
     flags = {
         each: stage.start(each, stop=trial.phase if each == victim else None) for each in PARTIES if each not in late
     }
@@ -172,7 +210,7 @@ def _kill(trial: Trial, stage: Stage) -> None:
 def compare(trial: Trial, found: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what is not as it must be; nothing if all is."""
     lines = [f"{party} {each}" for party in PARTIES for each in differences(found[party], expected[party])]
-    resumes_at = RESUMES_AT["own" if trial.variant == "own" else "plan"].get(trial.phase, 0)
+    resumes_at = RESUMES_AT.get(trial.phase, (0, 0))[trial.variant in ROUNDS_ONLY]
     for party in PARTIES:
         trained, parts = found[party]["trained"], found[party]["psi_parts"]
         if not trial.kills:
@@ -190,7 +228,7 @@ def compare(trial: Trial, found: Mapping[str, Mapping[str, Any]], expected: Mapp
 
 def _most_again(trial: Trial) -> int:
     """Return how many batches a party that lived may have trained again: back to a checkpoint, for each kill."""
-    between_two = BATCHES if trial.variant == "own" else KEEP_EVERY
+    between_two = BATCHES if trial.variant in ROUNDS_ONLY else KEEP_EVERY
     return (between_two + 1) * (2 if trial.then else 1)
 
 
@@ -200,6 +238,10 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
     for what in ("parameters", "written"):
         if found[what] != expected[what]:
             lines.append(f"has other {what}")
+    best, wanted = found.get("best", {}), expected.get("best", {})
+    if best != wanted:
+        parts = sorted(each for each in {*best, *wanted} if best.get(each) != wanted.get(each))
+        lines.append(f"has another model_best: {', '.join(parts)}")
     for name in sorted({*found["tables"], *expected["tables"]}):
         got, want = found["tables"].get(name, ""), expected["tables"].get(name, "")
         if got != want:
@@ -222,13 +264,16 @@ def cells(plan: Plan) -> Iterator[Cell]:
     """Yield a cell for the undisturbed run of each variant, then one for each trial."""
     folder = plan.folder / "kill"
     chosen = [each for each in trials() if each.name == plan.cell] if plan.cell else _share_of(plan)
+    variants = [
+        variant
+        for variant in dict.fromkeys(each.variant for each in trials())
+        if any(each.variant == variant for each in chosen) or plan.cell == f"undisturbed, {called(variant)}"
+    ]
     expected: dict[str, dict[str, dict[str, Any]]] = {}
-    for variant in dict.fromkeys(each.variant for each in trials()):
-        if any(each.variant == variant for each in chosen) or plan.cell == f"undisturbed, {variant} batches":
-            yield _undisturbed_twice(folder, variant, expected)
-    # What takes longest first, so that nothing is waited for alone in the end.
-    chosen = sorted((each for each in chosen if each.variant in expected), key=lambda each: not each.long)
     with ThreadPoolExecutor(plan.jobs) as pool:
+        yield from pool.map(lambda variant: _undisturbed_twice(folder, variant, expected), variants)
+        # What takes longest first, so that nothing is waited for alone in the end.
+        chosen = sorted((each for each in chosen if each.variant in expected), key=lambda each: not each.long)
         running = [
             pool.submit(run_trial, each, folder / f"{number:03d}", expected[each.variant])
             for number, each in enumerate(chosen)
@@ -243,7 +288,7 @@ def _share_of(plan: Plan) -> list[Trial]:
 
 def _undisturbed_twice(folder: Path, variant: str, expected: dict[str, dict[str, dict[str, Any]]]) -> Cell:
     began = time.monotonic()
-    name = f"undisturbed, {variant} batches"
+    name = f"undisturbed, {called(variant)}"
     try:
         first = undisturbed(folder / f"undisturbed-{variant}-1", variant)
         second = undisturbed(folder / f"undisturbed-{variant}-2", variant)

@@ -16,6 +16,7 @@ import json
 import random
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ import torch
 from torch import Tensor
 
 import psi
+from heterofed.scheduler.launch import StoreRecord
 from heterofed.tasks.directory import Directory, HostAddress
+from heterofed.training.stateful import read_state
 from tests.chaos.stops import NAMES, Flag, stop_at
-from tests.chaos.task import PARTIES, VARIANTS, make_party
+from tests.chaos.task import PARTIES, VARIANTS, make_endless_party, make_party
 
 GIVES_UP_S = 400
 """A party that nobody looks after any more ends itself after so long."""
+
+ENDLESS = "endless"
 
 PLACE = ("iteration", "round")
 EXACT = ("loss", "mean_loss", "round/loss")
@@ -70,14 +75,33 @@ class PsiCount:
         kind.receive = receives
 
 
-def digest_of(states: dict[str, dict[str, Tensor]]) -> str:
-    """Return a SHA-256 of all parameters and buffers."""
+def digest_of(state: Any) -> str:
+    """Return a SHA-256 of all that a state holds: tensors bit by bit, everything else as it is written."""
     sha = hashlib.sha256()
-    for model, state in sorted(states.items()):
-        for name, each in sorted(state.items()):
-            sha.update(f"{model} {name} {each.dtype} {tuple(each.shape)}".encode())
-            sha.update(each.detach().contiguous().numpy().tobytes())
+    for line in _lines_of(state):
+        sha.update(line)
     return sha.hexdigest()
+
+
+def _lines_of(state: Any) -> Iterator[bytes]:
+    if isinstance(state, Tensor):
+        yield f"{state.dtype} {tuple(state.shape)}".encode()
+        yield state.detach().contiguous().numpy().tobytes()
+    elif isinstance(state, Mapping):
+        for name in sorted(state, key=str):
+            yield str(name).encode()
+            yield from _lines_of(state[name])
+    elif isinstance(state, list | tuple):
+        for each in state:
+            yield from _lines_of(each)
+    else:
+        yield repr(state).encode()
+
+
+def digests_of_best(folder: Path) -> dict[str, str]:
+    """Return the digest of each part of the best round's checkpoint, but for what tells of times; empty without one."""
+    parts = sorted((folder / "checkpoints" / "model_best").glob("*.pt"))
+    return {each.stem: digest_of(read_state(each)) for each in parts if each.stem != "trainer"}
 
 
 def outcome_of(scheduler: Any) -> dict[str, Any]:
@@ -93,6 +117,7 @@ def outcome_of(scheduler: Any) -> dict[str, Any]:
     return {
         "parameters": digest_of({name: each.state_dict() for name, each in models.items()}),
         "written": digest_of({name: torch.load(each, weights_only=True) for name, each in files.items()}),
+        "best": digests_of_best(folder),
         "tables": {path.name: path.read_text() for path in sorted(folder.glob("*.csv"))},
         "metrics.json": placed,
         "trained": scheduler.counting.done,
@@ -106,11 +131,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("task")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--recover", action="store_true")
-    parser.add_argument("--variant", choices=VARIANTS, default="plan")
+    parser.add_argument("--variant", choices=(*VARIANTS, ENDLESS), default="plan")
     parser.add_argument("--stop", choices=NAMES)
     parser.add_argument("--flag", type=Path)
     parser.add_argument("--seconds", type=float, default=0.0, help="of an endless task")
     parser.add_argument("--rejoin-timeout", type=float, default=120.0, help="in seconds")
+    parser.add_argument("--schedule-timeout", type=float, default=30.0, help="in seconds")
+    parser.add_argument("--calculation-timeout", type=float, default=300.0, help="in seconds; a host's")
+    parser.add_argument("--links-only", action="store_true", help="do not hear of failures by the task's record")
     parser.add_argument("--through", default="{}", help="JSON: announced port -> port to connect to")
     return parser.parse_args(arguments)
 
@@ -124,8 +152,10 @@ def main(arguments: list[str]) -> None:
     np.random.seed(PARTIES.index(given.role))
     random.seed(PARTIES.index(given.role))
     counted = PsiCount()
-    scheduler = make_party(given.role, given.folder, given.variant, given.seconds, given.rejoin_timeout)
+    scheduler = _make(given)
     go_through({int(announced): port for announced, port in json.loads(given.through).items()})
+    if given.links_only:
+        StoreRecord.look = lambda self: None  # type: ignore[method-assign]  # in this process only
     if given.stop:
         stop_at(given.stop, Flag(given.flag), scheduler)
     scheduler.launch_task(given.task, recover=given.recover)
@@ -133,6 +163,15 @@ def main(arguments: list[str]) -> None:
     part = given.folder / f".{given.role}.json"
     part.write_text(json.dumps(outcome))
     part.replace(given.folder / f"{given.role}.json")
+
+
+def _make(given: argparse.Namespace) -> Any:
+    if given.variant == ENDLESS:
+        return make_endless_party(given.role, given.folder, given.seconds)
+    arguments = {"rejoin_timeout": given.rejoin_timeout, "schedule_timeout": given.schedule_timeout}
+    if given.role == "host":
+        arguments["calculation_timeout"] = given.calculation_timeout
+    return make_party(given.role, given.folder, given.variant, **arguments)
 
 
 if __name__ == "__main__":

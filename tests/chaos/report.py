@@ -32,7 +32,27 @@ class Cell:
     seconds: float
 
     note: str = ""
-    """Why it is red; or a figure worth reading."""
+    """Why it is red, or was not run; or a figure worth reading."""
+
+    run: bool = True
+    """False: it could not be tried here, the note says why. Such a cell is neither green nor red; `ok` is False."""
+
+    @classmethod
+    def not_run(cls, section: str, name: str, why: str) -> Cell:
+        """Return a cell that could not be tried here."""
+        return cls(section, name, False, 0.0, why, run=False)
+
+    @property
+    def red(self) -> bool:
+        """Whether it was tried, and did not end as it must."""
+        return self.run and not self.ok
+
+    @property
+    def colour(self) -> tuple[str, str]:
+        """How it is shown: (a colour, a word)."""
+        if not self.run:
+            return "yellow", "not run"
+        return ("green", "green") if self.ok else ("bold red", "RED")
 
 
 @dataclass(frozen=True)
@@ -82,10 +102,10 @@ def again(cell: Cell, plan: Plan) -> str:
 
 def tell(cell: Cell, plan: Plan, console: Console) -> None:
     """Show a cell as it is done."""
-    colour, word = ("green", "green") if cell.ok else ("bold red", "RED  ")
+    colour, word = cell.colour
     note = "" if not cell.note or "\n" in cell.note else f"  {escape(cell.note)}"
-    console.print(f"[{colour}]{word}[/]  {cell.section:9} {escape(cell.name)}  {cell.seconds:.1f} s{note}")
-    if not cell.ok:
+    console.print(f"[{colour}]{word:7}[/]  {cell.section:9} {escape(cell.name)}  {cell.seconds:.1f} s{note}")
+    if cell.red:
         for line in cell.note.splitlines() if "\n" in cell.note else ():
             console.print(f"       {escape(line)}", style="dim")
         console.print(f"       again: {escape(again(cell, plan))}")
@@ -96,12 +116,12 @@ def table_of(cells: Sequence[Cell]) -> Table:
     table = Table("section", "cell", "", "seconds", "note", box=box.SIMPLE_HEAD)
     table.columns[3].justify = "right"
     for each in cells:
-        colour = "green" if each.ok else "bold red"
+        colour, word = each.colour
         note = each.note if each.ok else each.note.partition("\n")[0]
         table.add_row(
             each.section,
             escape(each.name),
-            f"[{colour}]{'green' if each.ok else 'RED'}[/]",
+            f"[{colour}]{word}[/]",
             f"{each.seconds:.1f}",
             escape(note),
         )
@@ -109,7 +129,8 @@ def table_of(cells: Sequence[Cell]) -> Table:
 
 
 def summary(cells: Sequence[Cell], seconds: float, seed: int) -> str:
-    """Return the last line: how many of the cells are green."""
-    green = sum(each.ok for each in cells)
+    """Return the last line: how many of the cells that were tried are green, and how many could not be tried."""
+    green, tried = sum(each.ok for each in cells), sum(each.run for each in cells)
+    left = "" if tried == len(cells) else f", {len(cells) - tried} not run,"
     took = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-    return f"chaos: {green} of {len(cells)} green in {took} (seed {seed})"
+    return f"chaos: {green} of {tried} green{left} in {took} (seed {seed})"

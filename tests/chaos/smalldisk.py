@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 Kind = Literal["full", "no more files", "read-only", "one error"]
 KINDS: tuple[Kind, ...] = ("full", "no more files", "read-only", "one error")
+FILLED: tuple[Kind, ...] = ("full", "no more files")
+"""Kinds that need a disk of a known size; the others happen on any."""
 
 SIZE = "1m"
 BLOCK = 4096

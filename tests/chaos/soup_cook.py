@@ -29,6 +29,7 @@ from heterofed.wire import reliable
 from heterofed.wire.faulty import FaultyTransport
 from heterofed.wire.memory import MemoryHub
 from heterofed.wire.transport import Transport
+from tests.chaos.noting import note_errors
 from tests.chaos.parties import outcome_of
 from tests.chaos.stage import ready
 from tests.chaos.task import COLLABORATORS, PARTIES, PlanCollaborator, PlanHost
@@ -137,7 +138,7 @@ def cook(recipe: Recipe, folder: Path) -> Ended:
     schedulers = {each.feature_key: each for each in (host, *others)}
     errors: dict[str, BaseException] = {}
     for each in schedulers.values():
-        _note_errors(each, errors)
+        note_errors(each, errors)
     links: dict[str, Transport] = {}
 
     def ends_of(keys: Sequence[str]) -> dict[str, Transport]:
@@ -173,19 +174,6 @@ def short_pauses() -> Iterator[None]:
         patch.object(reliable, "GONE_AFTER_S", GONE_AFTER_S),
     ):
         yield
-
-
-def _note_errors(party: Any, errors: dict[str, BaseException]) -> None:
-    take_part = party.take_part
-
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return take_part(*args, **kwargs)
-        except BaseException as error:
-            errors[party.feature_key] = error
-            raise
-
-    party.take_part = noted
 
 
 # --- its process ------------------------------------------------------------------------------------------------------

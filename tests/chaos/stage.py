@@ -20,10 +20,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from benchmarks.proxy import Proxy, free_ports
 from heterofed import Settings
 from heterofed.tasks.directory import open_directory
 from tests.chaos.parties import main
-from tests.chaos.proxy import Proxy, free_ports
 from tests.chaos.stops import Flag
 from tests.chaos.task import COLLABORATORS, PARTIES
 

@@ -6,7 +6,7 @@ They are hooked into from outside: nothing in heterofed knows of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,13 @@ from heterofed.scheduler.link import Link
 from heterofed.training import checkpoint
 from heterofed.training.checkpoint import Checkpointer
 from heterofed.training.triggers import MODE
+from tests.chaos.task import BATCHES
 
 STOP_AT = 13
 """A stop point "batch" is in this one, counted from 0: in the middle of round 2, one after a checkpoint."""
+
+IN_ROUND = STOP_AT - BATCHES
+"""Its number in round 2."""
 
 
 class Flag:
@@ -56,18 +60,23 @@ class AtMessage:
     before: bool = False
     """Stop before it is sent, not after."""
 
-    when: Callable[[Any], bool] = lambda scheduler: True
-    """Given the scheduler: whether this is the one."""
+    when: Callable[[Any, Any], bool] = lambda scheduler, message: True
+    """Given the scheduler and the message: whether this is the one."""
 
     nth: int = 1
     """The first of those that this process sends is 1."""
 
 
-def _in_batch(scheduler: Any) -> bool:
-    return bool(scheduler.trainer.iter == STOP_AT and scheduler.trainer.ctx.get("cur_mode") in MODE.LEARNING)
+def _in_batch(scheduler: Any, message: Any) -> bool:
+    learning = scheduler.trainer.ctx.get("cur_mode") in MODE.LEARNING
+    return bool(learning and (message.round, message.batch) == (2, IN_ROUND))
 
 
-def _in_test(scheduler: Any) -> bool:
+def _in_round(number: int) -> Callable[[Any, Any], bool]:
+    return lambda scheduler, message: bool(scheduler.trainer.current_round == number)
+
+
+def _in_test(scheduler: Any, message: Any) -> bool:
     return bool(scheduler.trainer.current_round == 2 and scheduler.trainer.ctx.get("cur_mode") == MODE.TEST)
 
 
@@ -77,6 +86,9 @@ POINTS: dict[str, tuple[AtMessage, AtMessage]] = {
     "psi": (AtMessage("PsiPart"), AtMessage("PsiPart")),
     "batch": (AtMessage("Gradient", when=_in_batch), AtMessage("Embedding", when=_in_batch)),
     "test": (AtMessage("Proceed", when=_in_test), AtMessage("Embedding", when=_in_test)),
+    "round start": (AtMessage("BatchPlan", when=_in_round(2)), AtMessage("RoundReady", before=True, when=_in_round(2))),
+    "round end": (AtMessage("CloseRound", when=_in_round(2)), AtMessage("RoundClosed", before=True, when=_in_round(2))),
+    "last round end": (AtMessage("CloseRound", when=_in_round(3)), AtMessage("RoundClosed", when=_in_round(3))),
     "closing": (AtMessage("CompleteTask"), AtMessage("Completed", before=True)),
     "dismissal": (AtMessage("Dismissed"), AtMessage("Completed")),
     # A party that lived gathers again because another was started again.
@@ -91,8 +103,12 @@ CHECKPOINTS: dict[str, tuple[int, bool]] = {
 }
 """Name -> (after how many batches the checkpoint is, whether it is written by then)."""
 
-NAMES = (*POINTS, *CHECKPOINTS, "checkpoint")
-"""All stop points; "checkpoint" is between two files of one."""
+NAMES = (*POINTS, *CHECKPOINTS, "checkpoint", "trouble")
+"""All stop points; "checkpoint" is between two files of one, "trouble" where the user's code raises an exception."""
+
+
+class OurTrouble(Exception):
+    """What the user's code raises at the stop point "trouble"."""
 
 
 def stop_at(point: str, flag: Flag, scheduler: Any) -> None:
@@ -100,29 +116,47 @@ def stop_at(point: str, flag: Flag, scheduler: Any) -> None:
     if point == "checkpoint":
         _stop_in_checkpoint(flag, scheduler)
         return
+    if point == "trouble":
+        _stop_before_trouble(flag, scheduler)
+        return
     if point in CHECKPOINTS:
         _stop_around_checkpoint(flag, *CHECKPOINTS[point])
         return
     at = POINTS[point][0 if scheduler.feature_key == "host" else 1]
     left = at.nth
 
-    def watched(says: Callable[..., None]) -> Callable[..., None]:
-        def says_and_stops(self: Link, to: str, message: Any, *args: Any, **kwargs: Any) -> None:
+    def watched(says: Callable[..., Any]) -> Callable[..., Any]:
+        def says_and_stops(self: Link, to: str, said: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal left
-            is_it = type(message).__name__ == at.message and at.when(scheduler)
+            messages = said if isinstance(said, Sequence) else [said]
+            is_it = any(type(each).__name__ == at.message and at.when(scheduler, each) for each in messages)
             if is_it:
                 left -= 1
                 is_it = left == 0
             if is_it and at.before:
                 flag.wait()
-            says(self, to, message, *args, **kwargs)
+            answer = says(self, to, said, *args, **kwargs)
             if is_it and not at.before:
                 flag.wait()
+            return answer
 
         return says_and_stops
 
-    for name in ("send", "tell"):
+    for name in ("send", "send_together", "tell"):
         setattr(Link, name, watched(getattr(Link, name)))  # in this process only
+
+
+def _stop_before_trouble(flag: Flag, scheduler: Any) -> None:
+    name = "train_a_batch" if scheduler.feature_key == "host" else "load_batch"
+    does = getattr(scheduler, name)
+
+    def fails(*args: Any) -> Any:
+        if scheduler.trainer.iter == STOP_AT:
+            flag.wait()
+            raise OurTrouble
+        return does(*args)
+
+    setattr(scheduler, name, fails)
 
 
 def _stop_in_checkpoint(flag: Flag, scheduler: Any) -> None:

@@ -7,7 +7,8 @@ and ids that not all parties have.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from heterofed import register_metrics
-from heterofed.training.hooks import HookBase
+from heterofed.training.hooks import EarlyStopper, HookBase
 from tests.chaos.endless import EndlessCollaborator, EndlessHost, arguments_of
 from tests.own_batches import OwnCollaborator, OwnHost
 from tests.tiny import PEOPLE, Collaborator, Host, person, top
@@ -136,6 +137,29 @@ class NoisyCollaborator(PlanCollaborator):
         return rows + 0.1 * torch.randn_like(rows)
 
 
+class StoppingHost(PlanHost):
+    """Has a hook that ends the training once the tests get no better."""
+
+    def build_hooks(self) -> list[HookBase]:
+        hooks = super().build_hooks()
+        after_test = next(at for at, each in enumerate(hooks) if each.name == "RoundTest") + 1
+        return [*hooks[:after_test], EarlyStopper("scores/loss", PATIENCE), *hooks[after_test:]]
+
+
+class TurnsHost(PlanHost):
+    """Lets other parties learn in each round."""
+
+    def trainable_parties(self) -> Collection[str] | None:
+        return TURNS[self.trainer.current_round - 1]
+
+
+class OpenHost(PlanHost):
+    """Knows by its own tables when it is enough."""
+
+    def is_task_finished(self) -> bool:
+        return len(self.get_metrics("scores")) >= ROUNDS
+
+
 class CountedEndlessHost(Counted, EndlessHost):
     """Trains until its time is over."""
 
@@ -144,29 +168,71 @@ class CountedEndlessCollaborator(Counted, EndlessCollaborator):
     """Takes part as long as the host wants."""
 
 
-VARIANTS: dict[str, tuple[type[Any], type[Any]]] = {
-    "plan": (PlanHost, PlanCollaborator),
-    "own": (OwnBatchesHost, OwnBatchesCollaborator),
-    "noisy": (PlanHost, NoisyCollaborator),
-    "endless": (CountedEndlessHost, CountedEndlessCollaborator),
+PATIENCE = 2
+"""The tests of the task get worse from the first one on: this ends the training after `ROUNDS` too."""
+
+TURNS = (("c1", "c2"), ("host", "c1"), ("c2", "host"))
+"""Who learns in each round."""
+
+LASTS_S = 0.02
+"""Between two checkpoints by time: a few batches."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to set up the task; each trains every batch of `ROUNDS`."""
+
+    host: type[Any]
+    collaborator: type[Any]
+    at_host: Mapping[str, Any]
+    """Arguments of its constructor besides those of all variants."""
+
+    at_collaborators: Mapping[str, Any] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    """Whose feature models stay as they are."""
+
+
+FIXED: Mapping[str, Any] = {"max_rounds": ROUNDS, "checkpoint_every": KEEP_EVERY}
+OWN: Mapping[str, Any] = {"size": BATCH_SIZE}
+
+AHEAD: Mapping[str, Any] = {"max_staleness": 2}
+ROUNDED: Mapping[str, Any] = {"embedding_precision": "int8", "gradient_precision": "bfloat16"}
+LARGEST_ONLY: Mapping[str, Any] = {"embedding_precision": "topk:0.5", "gradient_precision": "topk:0.5"}
+
+VARIANTS: dict[str, Variant] = {
+    "plan": Variant(PlanHost, PlanCollaborator, FIXED),
+    "own": Variant(OwnBatchesHost, OwnBatchesCollaborator, {"max_rounds": ROUNDS, **OWN}, OWN),
+    "noisy": Variant(PlanHost, NoisyCollaborator, FIXED),
+    "early stopper": Variant(StoppingHost, PlanCollaborator, {**FIXED, "max_rounds": 2 * ROUNDS}),
+    "best of rounds": Variant(PlanHost, PlanCollaborator, {**FIXED, "best_metric": "scores/loss"}),
+    "last is best": Variant(PlanHost, PlanCollaborator, {**FIXED, "best_metric": "scores/loss", "best_mode": "max"}),
+    "turns": Variant(TurnsHost, PlanCollaborator, FIXED),
+    "c1 frozen": Variant(PlanHost, PlanCollaborator, FIXED, frozen=("c1",)),
+    "by time": Variant(PlanHost, PlanCollaborator, {"max_rounds": ROUNDS, "checkpoint_every_s": LASTS_S}),
+    "open end": Variant(OpenHost, PlanCollaborator, {"max_rounds": None, "checkpoint_every": KEEP_EVERY}),
+    "batches ahead": Variant(PlanHost, PlanCollaborator, {**FIXED, **AHEAD}),
+    "batches together": Variant(PlanHost, NoisyCollaborator, {**FIXED, **AHEAD, "batches_per_message": 2}),
+    "several steps": Variant(PlanHost, PlanCollaborator, {**FIXED, "local_steps": 3}),
+    "rounded": Variant(PlanHost, PlanCollaborator, {**FIXED, **ROUNDED}),
+    "largest only": Variant(PlanHost, PlanCollaborator, {**FIXED, **LARGEST_ONLY}),
 }
 
 
-def make_party(role: str, folder: Path, variant: str, seconds: float = 0.0, rejoin_timeout: float = 120.0) -> Any:
-    """Return the scheduler of a party; seconds: how long an endless task goes on."""
-    host, collaborator = VARIANTS[variant]
-    if variant == "endless":
-        arguments = arguments_of(role, folder, len(PARTIES))
-    else:
-        arguments = {"out_dir": folder / role, "rejoin_timeout": rejoin_timeout}
-        if role == "host":
-            arguments |= {"parties": len(PARTIES), "max_rounds": ROUNDS, "batch_size": BATCH_SIZE}
-        if variant == "own":
-            arguments["size"] = BATCH_SIZE
-        elif role == "host":
-            arguments["checkpoint_every"] = KEEP_EVERY
+def make_party(role: str, folder: Path, variant: str, **more: Any) -> Any:
+    """Return the scheduler of a party; more: arguments of its constructor."""
+    chosen = VARIANTS[variant]
+    arguments = {"out_dir": folder / role, "is_feature_trainable": role not in chosen.frozen, **more}
+    if role == "host":
+        return chosen.host(role, parties=len(PARTIES), batch_size=BATCH_SIZE, **chosen.at_host, **arguments)
+    number = COLLABORATORS.index(role) + 1
+    return chosen.collaborator(role, party=number, **chosen.at_collaborators, **arguments)
+
+
+def make_endless_party(role: str, folder: Path, seconds: float) -> Any:
+    """Return the scheduler of a party of the task that goes on for so long."""
+    arguments = arguments_of(role, folder, len(PARTIES))
     if role != "host":
-        return collaborator(role, party=COLLABORATORS.index(role) + 1, **arguments)
-    made = host(role, **arguments)
+        return CountedEndlessCollaborator(role, party=COLLABORATORS.index(role) + 1, **arguments)
+    made = CountedEndlessHost(role, **arguments)
     made.ends_at = time.time() + seconds
     return made

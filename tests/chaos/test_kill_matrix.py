@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import kill_matrix
-from tests.chaos.kill_matrix import FAULTS, PHASES, Trial, differences, trials
+from tests.chaos.kill_matrix import FAULTS, PHASES, SETUPS, Trial, differences, trials
 from tests.chaos.report import Cell, Plan, again
+from tests.chaos.task import COLLABORATORS, VARIANTS
 
 pytestmark = pytest.mark.processes
 TRIED = (
@@ -32,11 +33,20 @@ def test_a_task_ends_with_the_same_bits_whatever_happens_in_a_batch(
 def test_every_fault_happens_to_every_role_in_every_phase() -> None:
     all_of_them = trials()
     there = {(each.phase, each.party, each.fault) for each in all_of_them if each.variant == "plan" and not each.then}
-    assert {(phase, role, fault) for phase in PHASES for role in ("host", "collaborator") for fault in FAULTS} <= there
+    roles = ("host", "collaborator", "second collaborator")
+    assert {(phase, role, fault) for phase in PHASES for role in roles for fault in FAULTS} <= there
     assert {(phase, "host", "new address") for phase in PHASES} <= there
     assert {(phase, "all", "SIGKILL") for phase in PHASES} <= there
     assert len(there) >= 60
     assert max(Counter(each.name for each in all_of_them).values()) == 1, "a name finds one cell"
+
+
+def test_in_every_setup_both_roles_are_killed_at_two_places_at_least() -> None:
+    for variant in SETUPS:
+        killed = {(each.phase, *each.kills) for each in trials() if each.variant == variant and each.kills}
+        assert len({phase for phase, *_ in killed}) >= 2
+        assert {"host", *COLLABORATORS} <= {party for _, *parties in killed for party in parties}
+    assert {each.variant for each in trials()} == {*VARIANTS}, "every setup is tried"
 
 
 def test_a_share_has_every_kind_and_is_the_same_for_a_seed(tmp_path: Path) -> None:
@@ -57,6 +67,9 @@ def test_another_bit_a_missing_row_and_a_double_line_are_seen() -> None:
     }
     assert differences(good, good) == []
     assert differences({**good, "parameters": "b"}, good) == ["has other parameters"]
+    best = {**good, "best": {"model": "a", "rng": "b"}}
+    assert differences({**best, "best": {"model": "a", "rng": "c"}}, best) == ["has another model_best: rng"]
+    assert differences(good, best) == ["has another model_best: model, rng"]
     assert differences({**good, "tables": {"scores.csv": "x\n1\n"}}, good)
     assert differences({**good, "tables": {}}, good)
     assert differences({**good, "metrics.json": [{"iteration": 1}, {"iteration": 1}]}, good)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.chaos import mishaps
+from tests.chaos import mishaps, silence
 from tests.chaos.mishaps import BY_CHANCE
 from tests.chaos.report import Plan
 from tests.chaos.stage import Trouble
@@ -49,3 +51,31 @@ def test_a_run_that_does_not_end_is_red(tmp_path: Path, monkeypatch: pytest.Monk
     (found,) = mishaps.cells(Plan(share=1.0, seed=7, folder=tmp_path))
     assert not found.ok
     assert found.note.startswith("host exit 1")
+
+
+class Speaking:
+    """A stage whose parties have said something."""
+
+    def __init__(self, **words: str) -> None:
+        self.words = words.__getitem__
+
+
+LINES = [("host", "the link of c1 is down"), ("c2", "c1 is away")]
+
+
+def test_how_soon_a_party_was_missed_is_measured() -> None:
+    stage: Any = Speaking(host="the link of c1 is down; waiting", c2="c1 is away; host waits for it")
+    assert silence.noticed(stage, LINES, time.monotonic()) == "host after 0.0 s, c2 after 0.0 s"
+
+
+@pytest.mark.parametrize(
+    ("late_s", "c2", "why"),
+    [
+        (silence.NOTICED_WITHIN_S + 1, "c1 is away", "noticed too late: host after 11.0 s, c2 after 11.0 s"),
+        (2 * silence.NOTICED_WITHIN_S + 1, "waiting for host", "c2 does not say 'c1 is away'"),
+    ],
+)
+def test_a_party_that_is_missed_too_late_or_never_is_red(late_s: float, c2: str, why: str) -> None:
+    stage: Any = Speaking(host="the link of c1 is down", c2=c2)
+    with pytest.raises(Trouble, match=why):
+        silence.noticed(stage, LINES, time.monotonic() - late_s)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.proxy import MOST_HELD, Proxy, free_ports
+from benchmarks.proxy import MOST_HELD, Proxy, free_ports
 
 
 class Echo:
@@ -157,6 +157,32 @@ def test_a_throttled_connection_carries_what_it_may(proxy: Proxy) -> None:
         began = time.monotonic()
         assert ask(connection, bytes(40_000)) == bytes(40_000)
         assert 0.3 <= time.monotonic() - began < 1.2
+
+
+@pytest.mark.parametrize("size", [100_000, 2_500_000])
+def test_a_long_line_carries_as_much_as_a_short_one(proxy: Proxy, echo: Echo, size: int) -> None:
+    """100 Mbit/s with 20 ms one way: what is on its way meanwhile does not count as waiting."""
+    with connect(proxy) as connection:
+        assert ask(connection, b"a") == b"a"
+        proxy.delay(0.02)
+        proxy.throttle(12_500_000)
+        began = time.monotonic()
+        threading.Thread(target=connection.sendall, args=(bytes(size),)).start()
+        got = answer(connection, size)
+        seconds = time.monotonic() - began
+    assert len(got) == size
+    least = 0.04 + size / 12_500_000
+    assert least <= seconds < 1.5 * least + 0.1
+
+
+def test_a_short_message_does_not_wait_for_the_one_behind_it(proxy: Proxy) -> None:
+    proxy.throttle(1_000_000)
+    with connect(proxy) as connection:
+        began = time.monotonic()
+        connection.sendall(b"first" + bytes(300_000))
+        assert answer(connection, 5) == b"first"
+        assert time.monotonic() - began < 0.15
+        assert len(answer(connection, 300_000)) == 300_000
 
 
 def test_a_damaged_piece_differs_in_one_bit(proxy: Proxy) -> None:

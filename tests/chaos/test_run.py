@@ -48,6 +48,20 @@ def test_a_red_cell_fails_the_run_and_says_how_to_try_it_alone(
     assert out.splitlines()[-1] == "chaos: 1 of 2 green in 0 s (seed 7)"
 
 
+def test_what_could_not_be_tried_is_neither_green_nor_red_and_the_last_line_says_how_much_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = Cell.not_run("soup", "a full disk", "cannot mount")
+    assert run(monkeypatch, {"soup": of(GOOD, left)}) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "not run  soup      a full disk  0.0 s  cannot mount" in lines
+    assert lines[-1] == "chaos: 1 of 1 green, 1 not run, in 0 s (seed 7)"
+
+
+def test_a_run_that_could_try_nothing_is_not_green(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert run(monkeypatch, {"soup": of(Cell.not_run("soup", "a full disk", "no"))}, "--folder", str(tmp_path)) == 1
+
+
 def test_a_section_that_breaks_is_red_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

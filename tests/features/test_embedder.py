@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from heterofed.errors import AlignmentError, EmbeddingError, HeterofedError
-from heterofed.features.alignment import digest_of
+from heterofed.features.alignment import digest_of_places
 from heterofed.features.batches import RoundOrder
 from heterofed.features.embedder import FLOATS, EmbeddingForm, PlannedBatches, UserBatches, check_labels
 from heterofed.frames.tensors import DTYPE_NAMES
@@ -303,7 +304,8 @@ def test_planned_batches_hold_the_embeddings_of_the_planned_ids_and_prove_them()
     batches = list(planned())
 
     assert [batch.embedding[:, 0].tolist() for batch in batches] == [[0.0, 10.0], [20.0, 30.0], [40.0]]
-    assert [batch.digest for batch in batches] == [digest_of(ids, KEY) for ids in (IDS[:2], IDS[2:4], IDS[4:])]
+    expected = [digest_of_places(np.array(each), KEY) for each in ([0, 1], [2, 3], [4])]
+    assert [batch.digest for batch in batches] == expected
     assert all(batch.labels is None for batch in batches)
     assert all(batch.embedding.grad_fn is not None for batch in batches)
 

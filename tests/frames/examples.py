@@ -7,12 +7,12 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from heterofed.frames.forms import Blob
 from heterofed.frames.messages import (
     Abort,
     AnyMessage,
     BatchesEnd,
     BatchPlan,
-    Blob,
     CheckIn,
     CloseRound,
     Completed,
@@ -32,8 +32,10 @@ from heterofed.frames.messages import (
     Split,
     StartTest,
     StillMatching,
+    Terms,
     Welcome,
 )
+from heterofed.frames.precision import Precision, pack_as
 from heterofed.frames.tensors import pack
 
 NONCE = bytes(range(16))
@@ -63,6 +65,7 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
             recover=True,
             run=SESSION,
             points=(0, 938, 1876),
+            threads=2,
         ),
         Welcome(
             nonce=NONCE,
@@ -72,6 +75,7 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
             calculation_timeout_s=300.0,
             matched=True,
             resume=938,
+            exchange=Terms(4, 2, 5, "int8", "topk:0.1"),
         ),
         PairingKey(public=bytes(range(32))),
         PairingKeys(publics=(bytes(32), bytes(range(32)))),
@@ -89,7 +93,7 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
             finetune=True,
             learns=False,
             first=batch,
-            keep=True,
+            keep=batch,
         ),
         RoundReady(round=round_),
         Embedding(round=round_, batch=batch, rows=2, digest=DIGEST, values=values),
@@ -104,6 +108,15 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
         Dismissed(),
         Paused(party="c2"),
         Abort(party="c1", error="OutputError", reason="cannot write: no space left"),
+    ]
+
+
+def in_other_forms(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
+    """Return the messages with a tensor in every form that those of `one_of_each` do not have."""
+    made = [pack_as(numbers(), Precision.parse(each)) for each in ("int8", "topk:0.5")]
+    return [
+        *(Embedding(round=round_, batch=batch, rows=2, digest=DIGEST, values=values) for values in made),
+        *(Gradient(round=round_, batch=batch, loss=0.25, keep=True, values=values) for values in made),
     ]
 
 

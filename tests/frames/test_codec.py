@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from heterofed.errors import FrameError, LocalProtocolError
 from heterofed.frames.codec import MAX_FRAMES, Codec, Frame
+from heterofed.frames.forms import Blob, RawTensor
 from heterofed.frames.messages import (
     Abort,
     AnyMessage,
     BatchPlan,
-    Blob,
     CheckIn,
     Embedding,
     Gradient,
@@ -28,6 +28,7 @@ from heterofed.frames.messages import (
     Split,
     Welcome,
 )
+from heterofed.frames.precision import Precision, pack_as
 from heterofed.frames.tensors import pack
 from tests.frames.examples import ALL_TYPES, DIGEST, example, numbers, one_of_each
 
@@ -36,7 +37,10 @@ round_numbers = st.integers(1, 2**53)
 keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64)
 digests = st.binary(max_size=32)
 losses = st.none() | st.floats(allow_nan=False)
-tensors = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(lambda shape: pack(numbers(*shape)))
+precisions = st.sampled_from([None, "float16", "int8", "topk:0.3"]).map(lambda each: each and Precision.parse(each))
+tensors = st.tuples(st.integers(1, 4), st.integers(1, 4), precisions).map(
+    lambda made: pack_as(numbers(*made[:2]), made[2] or None)
+)
 messages: st.SearchStrategy[AnyMessage] = st.one_of(
     st.builds(
         Welcome,
@@ -75,7 +79,7 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
         finetune=st.booleans(),
         learns=st.booleans(),
         first=counts,
-        keep=st.booleans(),
+        keep=st.none() | counts,
     ),
     tensors.flatmap(
         lambda raw: st.builds(
@@ -143,14 +147,15 @@ KNOWN_EMBEDDING = (
     "02"  # 2 rows
     "c410"
     + DIGEST.hex()  # 16 bytes
-    + "93"  # an array of 3
+    + "94"  # an array of 4
+    "a3726177"  # "raw"
     "a7666c6f61743332"  # "float32"
     "920203"  # (2, 3)
     "00"  # blob 0
 )
 
 
-def test_the_bytes_of_an_embedding_are_those_of_protocol_version_4() -> None:
+def test_the_bytes_of_an_embedding_are_those_of_protocol_version_5() -> None:
     message = Embedding(round=3, batch=5, rows=2, digest=DIGEST, values=pack(numbers()))
 
     header, blob = Codec().encode(message)
@@ -165,15 +170,16 @@ def test_the_known_bytes_of_an_embedding_are_understood() -> None:
     assert decoded == Embedding(round=3, batch=5, rows=2, digest=DIGEST, values=pack(numbers()))
 
 
-def test_the_bytes_of_a_welcome_are_those_of_protocol_version_4() -> None:
+def test_the_bytes_of_a_welcome_are_those_of_protocol_version_5() -> None:
     (header,) = Codec().encode(example(Welcome))
 
     assert bytes(header).hex() == (
-        "98a757656c636f6d65"
+        "99a757656c636f6d65"
         "c410000102030405060708090a0b0c0d0e0f"
         "c410101112131415161718191a1b1c1d1e1f"
         "92a4686f7374a2633103cb4072c00000000000"
         "c3cd03aa"
+        "95040205a4696e7438a8746f706b3a302e31"
     )
 
 
@@ -192,6 +198,7 @@ def test_decoding_does_not_copy_the_blob() -> None:
     decoded = Codec().decode([header, blob])
 
     assert isinstance(decoded, Gradient)
+    assert isinstance(decoded.values, RawTensor)
     assert decoded.values.data.data is blob
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from heterofed.errors import EmbeddingError, FrameError
 from heterofed.frames.codec import Codec
-from heterofed.frames.messages import DTYPE_BYTES, MAX_DIMENSIONS, Blob, Embedding, Gradient, RawTensor
+from heterofed.frames.forms import DTYPE_BYTES, MAX_DIMENSIONS, Blob, RawTensor
+from heterofed.frames.messages import Embedding, Gradient
 from heterofed.frames.tensors import TORCH_DTYPES, pack, unpack
 
 DTYPES = list(TORCH_DTYPES.values())
@@ -22,6 +23,7 @@ def travelled(values: Tensor) -> Tensor:
     frames = Codec().encode(Gradient(1, 0, None, False, pack(values)))
     decoded = Codec().decode([bytes(each) for each in frames])
     assert isinstance(decoded, Gradient)
+    assert isinstance(decoded.values, RawTensor)
     return unpack(decoded.values)
 
 

@@ -45,11 +45,8 @@ def test_mutated_sequences_are_taken_or_refused_in_every_phase_at_both_ends(corp
     makes = Mutator(target.messages, seed)
 
     for number in range(SEQUENCES):
-        moment = makes.moment(target.moments)
-        sequence = makes.sequence(moment.coming)
-        try:
-            target.feed(moment, sequence)
-        except Exception as error:
+        sequence, error = target.feed_next(makes)
+        if error is not None:
             pytest.fail(f"seed {seed}, sequence {number}, bytes {hash_of(sequence)}: {error!r}")
 
     assert SEQUENCES / 20 < target.accepted < SEQUENCES  # neither all noise nor all valid

@@ -26,10 +26,11 @@ from heterofed.frames.messages import (
     RoundReady,
     Split,
     StartTest,
+    Terms,
     Welcome,
 )
 from heterofed.protocol.phases import Phase, Role
-from heterofed.protocol.session import Session
+from heterofed.protocol.session import TEST_AHEAD, Session
 from tests.frames.examples import example
 
 H, C = Role.HOST, Role.COLLABORATOR
@@ -62,10 +63,12 @@ class Pair:
         return self.ends[H]
 
 
+LOCK_STEP: AnyMessage = msgspec.structs.replace(example(Welcome), exchange=Terms())
+
 BEGINNING: list[Said] = [
     (C, example(CheckIn)),
     (C, example(CheckIn)),  # it was started again
-    (H, example(Welcome)),
+    (H, LOCK_STEP),
     (H, example(PsiPart)),
     (C, example(PsiPart)),
     (C, example(PsiPart)),
@@ -251,6 +254,76 @@ def test_a_peer_that_speaks_out_of_turn_is_told_that_it_must_wait() -> None:
 
     with pytest.raises(RemoteProtocolError, match="expected nothing before our answer"):
         pair.host.receiving(example(Embedding, 1, 1))
+
+
+def ahead(max_staleness: int) -> Pair:
+    """Return a pair in training where a collaborator may be so many batches ahead."""
+    welcome = msgspec.structs.replace(example(Welcome), exchange=Terms(max_staleness=max_staleness))
+    script = [(H, welcome) if each == (H, LOCK_STEP) else each for each in BEGINNING]
+    return Pair().run([*script, *opening(1)])
+
+
+def test_a_collaborator_runs_ahead_as_far_as_the_host_has_declared() -> None:
+    pair = ahead(2)
+    for batch in range(3):
+        assert pair.say(C, example(Embedding, 1, batch)) is Phase.AWAITING_GRADIENT
+
+    with pytest.raises(RemoteProtocolError, match="sent Embedding before the answer to batch 0; expected nothing"):
+        pair.host.receiving(example(Embedding, 1, 3))
+
+    assert pair.say(H, example(Gradient, 1, 0)) is Phase.AWAITING_GRADIENT
+    pair.say(C, example(Embedding, 1, 3))
+    for batch in (1, 2, 3):
+        assert pair.say(H, example(Gradient, 1, batch)) is (Phase.TRAINING if batch == 3 else Phase.AWAITING_GRADIENT)
+    assert pair.say(C, BatchesEnd(1, 4)) is Phase.TRAINED
+
+
+def test_messages_that_cross_leave_both_ends_in_step() -> None:
+    pair = ahead(1)
+    pair.say(C, example(Embedding, 1, 0))
+    host, collaborator = pair.ends[H], pair.ends[C]
+
+    collaborator.sending(example(Embedding, 1, 1))
+    host.sending(example(Gradient, 1, 0))
+    host.receiving(example(Embedding, 1, 1))
+    collaborator.receiving(example(Gradient, 1, 0))
+
+    assert (host.phase, host.batch, host.unanswered) == (collaborator.phase, collaborator.batch, 1)
+    assert host.phase is Phase.AWAITING_GRADIENT
+
+
+def test_an_answer_to_a_batch_that_is_not_the_first_due_is_refused() -> None:
+    pair = ahead(2)
+    for batch in range(2):
+        pair.say(C, example(Embedding, 1, batch))
+
+    with pytest.raises(LocalProtocolError, match="Gradient of batch 1 at batch 0"):
+        pair.host.sending(example(Gradient, 1, 1))
+
+
+def test_an_embedding_that_leaves_a_batch_out_is_refused() -> None:
+    pair = ahead(2)
+    pair.say(C, example(Embedding, 1, 0))
+
+    with pytest.raises(RemoteProtocolError, match="Embedding of batch 2 at batch 1"):
+        pair.host.receiving(example(Embedding, 1, 2))
+
+
+def test_a_pass_does_not_end_while_answers_are_due() -> None:
+    pair = ahead(2)
+    pair.say(C, example(Embedding, 1, 0))
+
+    with pytest.raises(RemoteProtocolError, match="sent BatchesEnd; expected Embedding"):
+        pair.host.receiving(BatchesEnd(1, 1))
+
+
+def test_a_test_runs_a_few_batches_ahead_in_every_session() -> None:
+    pair = in_training(batch=1).run([(C, BatchesEnd(1, 1)), (H, StartTest(1))])
+    for batch in range(1 + TEST_AHEAD):
+        pair.say(C, example(Embedding, 1, batch))
+
+    with pytest.raises(RemoteProtocolError, match="before the answer to batch 0"):
+        pair.host.receiving(example(Embedding, 1, 1 + TEST_AHEAD))
 
 
 def test_an_abort_ends_a_session_at_both_ends() -> None:

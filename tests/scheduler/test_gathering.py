@@ -43,22 +43,26 @@ class Hall:
         keys: feature keys, host first.
         timeout_s: how long the host gathers.
         again: whether the parties have met before.
+        notice_every_s: how often the host says whom it waits for.
         how: other arguments of its `gather`.
     """
 
-    def __init__(self, *keys: str, timeout_s: float = 5.0, again: bool = False, **how: Any) -> None:
+    def __init__(
+        self, *keys: str, timeout_s: float = 5.0, again: bool = False, notice_every_s: float = 60.0, **how: Any
+    ) -> None:
         self.keys = keys or KEYS
         self.hub = MemoryHub(host="host")
         self.record = Record()
         self.said: dict[str, list[str]] = {key: [] for key in self.keys}
         self.settings = Settings(
-            gather_timeout_s=timeout_s, rejoin_timeout_s=5.0, notice_every_s=60.0, psi_protocol="ecdh"
+            gather_timeout_s=timeout_s, rejoin_timeout_s=5.0, notice_every_s=notice_every_s, psi_protocol="ecdh"
         )
+        self.notices: list[str] = []
         self.ended: Gathered | HeterofedError | None = None
         self._how = {"max_rounds": 3, "calculation_timeout_s": 60.0, **how}
         if again:
             self._how["timeout_s"] = timeout_s
-        self._link = Link(self.hub.transport("host"), Role.HOST, self.keys[1:], self.settings, say=lambda text: None)
+        self._link = Link(self.hub.transport("host"), Role.HOST, self.keys[1:], self.settings, say=self.notices.append)
         self._thread = threading.Thread(target=self._gather, daemon=True)
         self._thread.start()
 
@@ -210,6 +214,15 @@ def test_what_a_party_says_of_itself_does_not_paint_on_the_hosts_terminal(caplog
         hall.end()
     assert "task id ?[31mred" in caplog.text
     assert "\x1b" not in caplog.text
+
+
+def test_notices_name_those_who_are_not_there_yet_and_nobody_else() -> None:
+    hall = Hall(timeout_s=1.5, notice_every_s=0.2)
+    hall.link("c2").send("host", hello("c2"))
+
+    with pytest.raises(PeerTimeout, match=r"^c1, while gathering"):
+        hall.end()
+    assert hall.notices[-1].startswith("waiting for c1: check-in (")
 
 
 def test_one_that_begins_anew_is_turned_away_by_a_task_that_goes_on() -> None:

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from heterofed import ConfigError, Settings, TemplateError, TrainingDiverged, run_locally
 from heterofed.frames.messages import Gradient
-from heterofed.frames.tensors import pack, unpack
+from heterofed.frames.precision import unpack_as
+from heterofed.frames.tensors import pack
 from heterofed.scheduler.link import Link
 from heterofed.training.hooks import BestCheckpointer, CallbackHook, EarlyStopper, HookBase
 from heterofed.training.registries import register_hook
@@ -59,7 +60,7 @@ def test_a_gradient_that_is_not_finite_is_refused_by_the_collaborator_and_the_ho
 
     def spoil(self: Link, to: str, message: Any, timeout_s: float = 0.0) -> None:
         if isinstance(message, Gradient):
-            values = unpack(message.values).clone().fill_(float("nan"))
+            values = unpack_as(message.values, None).clone().fill_(float("nan"))
             message = Gradient(message.round, message.batch, message.loss, message.keep, pack(values))
         send(self, to, message, timeout_s)
 

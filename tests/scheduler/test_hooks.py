@@ -906,7 +906,8 @@ def test_two_hooks_of_one_name_are_refused() -> None:
 
 def test_every_party_has_the_default_hooks_in_the_documented_order_with_the_writer_last() -> None:
     host, other = two(best_metric="scores/accuracy")
-    of_all = ["IterationTimer", "LRScheduler", "PeriodicCheckpointer", "ProgressBar", "RoundFigures", "PeriodicWriter"]
+    of_all = ["IterationTimer", "LRScheduler", "PeriodicCheckpointer", "ProgressBar", "RoundFigures"]
+    of_all += ["ExchangeFigures", "PeriodicWriter"]
 
     assert list(other.trainer.hooks) == of_all
     assert list(host.trainer.hooks) == [*of_all[:3], "RoundTest", "BestCheckpointer", *of_all[3:]]

@@ -99,6 +99,43 @@ def test_two_processes_train_to_the_same_bits_as_the_unsplit_network(
     assert directory.host_of(task_id) is None
 
 
+def test_without_encryption_both_say_so_and_the_task_is_done(task_id: str, directory: Directory) -> None:
+    parties = [
+        Process(what, task_id, HETEROFED_ENCRYPTION="off", HETEROFED_PROGRESS="plain")
+        for what in ("host", "collaborator")
+    ]
+
+    for party in parties:
+        code, output = party.end()
+        assert code == 0, output
+        assert "encryption is off: everybody on this machine can read what the parties say" in output
+    assert directory.find(task_id).status is TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize(("host", "collaborator", "said"), [("off", "on", "without"), ("on", "off", "with")])
+def test_parties_of_which_one_encrypts_and_one_does_not_end_with_the_setting_to_change(
+    task_id: str, host: str, collaborator: str, said: str
+) -> None:
+    parties = [
+        Process("host", task_id, HETEROFED_ENCRYPTION=host),
+        Process("collaborator", task_id, HETEROFED_ENCRYPTION=collaborator),
+    ]
+
+    for party in parties:
+        code, output = party.end()
+        assert code == 1
+        assert f"the host runs {said} encryption" in output
+    assert "Set HETEROFED_ENCRYPTION alike" in output
+
+
+@pytest.mark.parametrize("setting", ["HETEROFED_BIND", "HETEROFED_ADVERTISE"])
+def test_a_host_for_other_machines_does_not_start_without_encryption(task_id: str, setting: str) -> None:
+    code, output = Process("host", task_id, HETEROFED_ENCRYPTION="off", **{setting: "192.0.2.7:0"}).end()
+
+    assert code == 1
+    assert "encryption is off, and 192.0.2.7:0 is not an address of this machine alone" in output
+
+
 def test_a_collaborator_may_be_started_long_before_its_host(task_id: str) -> None:
     other = Process("collaborator", task_id)
     time.sleep(3)
@@ -161,7 +198,7 @@ def test_waiting_says_for_whom(task_id: str) -> None:
         HETEROFED_PROGRESS="plain",
     ).end()
 
-    assert "waiting for c1: check-in of c1 (1 of 4 s)" in output
+    assert "waiting for c1: check-in (1 of 4 s)" in output
 
 
 def test_a_second_process_under_one_feature_key_is_refused_and_the_first_goes_on(

@@ -22,11 +22,11 @@ from heterofed import (
     TaskAborted,
     TrainingDiverged,
 )
+from heterofed.frames.forms import Blob
 from heterofed.frames.messages import (
     Abort,
     BatchesEnd,
     BatchPlan,
-    Blob,
     CheckIn,
     Dismissed,
     Matching,
@@ -68,7 +68,7 @@ WELCOME = Welcome(
     resume=0,
 )
 SPLIT = Split(train=1, test=1, train_digest=b"", test_digest=b"")
-PLAN = BatchPlan(1, True, 0, 0, False, 0, b"", False, True, 0, False)
+PLAN = BatchPlan(1, True, 0, 0, False, 0, b"", False, True, 0, None)
 
 
 class Ends:

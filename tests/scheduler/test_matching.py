@@ -21,7 +21,8 @@ from heterofed import (
     TaskFailed,
     run_locally,
 )
-from heterofed.frames.messages import Blob, PairingKey, PairingKeys, PsiPart, StillMatching
+from heterofed.frames.forms import Blob
+from heterofed.frames.messages import PairingKey, PairingKeys, PsiPart, StillMatching
 from heterofed.scheduler import matching
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import Matched

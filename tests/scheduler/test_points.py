@@ -162,7 +162,7 @@ def test_arguments_that_cannot_work_are_refused_at_once(arguments: dict[str, Any
 def test_the_host_says_one_batch_ahead_after_which_ones_all_keep_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch, frozen: bool
 ) -> None:
-    said: list[tuple[int, int, bool]] = []
+    said: list[tuple[int, int, bool | int | None]] = []
     send = Link.send
 
     def sending(self: Link, to: str, message: Any, timeout_s: float = 0.0) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,12 +16,15 @@ from heterofed.frames.messages import CheckIn
 from heterofed.scheduler import base, checks
 from heterofed.scheduler.link import Link
 from heterofed.tasks.model import PartyStatus, TaskStatus
-from heterofed.training.hooks import EarlyStopper
+from heterofed.training.hooks import EarlyStopper, HookBase
+from heterofed.training.stateful import read_state
 from tests.scheduler.rejoining import Federation, Kill, Killed, PartyRecord, first_error, killed, run_with
 from tests.scheduler.test_resume import (
     BATCHES,
     ResumingCollaborator,
     ResumingHost,
+    ToldHost,
+    best_of,
     lines,
     measured,
     same,
@@ -57,13 +60,16 @@ class DrawingHost(Drawing, ResumingHost): ...
 class DrawingCollaborator(Drawing, ResumingCollaborator): ...
 
 
-def maker(folder: Path, **of_host: Any) -> Callable[[str], Any]:
+def maker(
+    folder: Path, host: type[ResumingHost] = DrawingHost, frozen: str = "", **of_host: Any
+) -> Callable[[str], Any]:
     of_host = {"checkpoint_every": 2, "max_rounds": ROUNDS, "parties": len(KEYS), **of_host}
 
     def make(key: str) -> Any:
+        of_both: dict[str, Any] = {"out_dir": folder / key, "is_feature_trainable": key != frozen}
         if key == "host":
-            return DrawingHost(out_dir=folder / key, **of_host)
-        return DrawingCollaborator(key, party=int(key[1:]), out_dir=folder / key)
+            return host(**of_both, **of_host)
+        return DrawingCollaborator(key, party=int(key[1:]), **of_both)
 
     return make
 
@@ -193,6 +199,63 @@ def test_one_killed_while_the_parties_meet_again_is_waited_for_too(
     run_with(federation, *kills)
 
     assert_nobody_can_tell(federation, tmp_path, undisturbed, frozenset(each.party for each in kills))
+
+
+class ToldDrawingHost(Drawing, ToldHost):
+    """Its second round is the best one."""
+
+
+class StoppingHost(Drawing, ToldHost):
+    """Has a hook that ends the training after `ROUNDS`."""
+
+    accuracies: ClassVar[list[float]] = [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
+
+    def build_hooks(self) -> list[HookBase]:
+        return [*super().build_hooks(), EarlyStopper("scores/accuracy", ROUNDS - 1)]
+
+
+class TurnsHost(DrawingHost):
+    """Lets other parties learn in each round."""
+
+    def trainable_parties(self) -> Collection[str] | None:
+        return (("c1", "c2"), ("host", "c1"), ("c2",))[self.trainer.current_round - 1]
+
+
+class OpenHost(DrawingHost):
+    """Knows by its own tables when it is enough."""
+
+    def is_task_finished(self) -> bool:
+        return len(self.get_metrics("scores")) >= ROUNDS
+
+
+SETUPS: dict[str, dict[str, Any]] = {
+    "an early stopper": {"host": StoppingHost, "max_rounds": 2 * ROUNDS},
+    "a best round": {"host": ToldDrawingHost, "best_metric": "scores/accuracy"},
+    "other learners in each round": {"host": TurnsHost},
+    "a frozen collaborator": {"frozen": "c1"},
+    "checkpoints by time": {"checkpoint_every": None, "checkpoint_every_s": 0.001},
+    "no known number of rounds": {"host": OpenHost, "max_rounds": None},
+}
+
+
+@pytest.mark.parametrize("how", SETUPS.values(), ids=SETUPS)
+def test_what_a_run_remembers_besides_its_batches_goes_back_with_them(tmp_path: Path, how: dict[str, Any]) -> None:
+    undisturbed = Federation(maker(tmp_path / "undisturbed", **how), KEYS)
+    undisturbed.run()
+    federation = Federation(maker(tmp_path / "killed", **how), KEYS)
+
+    run_with(
+        federation,
+        Kill("c1", "Embedding", BATCHES + 2),
+        Kill("host", "CloseRound", 1, after=True),
+        Kill("c2", "RoundClosed", 1),
+    )
+
+    assert_nobody_can_tell(federation, tmp_path / "killed", (undisturbed, tmp_path / "undisturbed"), frozenset(KEYS))
+    for best in (tmp_path / "undisturbed").glob("*/checkpoints/model_best/*.pt"):
+        mine = tmp_path / "killed" / best.relative_to(tmp_path / "undisturbed")
+        assert best.stem == "trainer" or same(read_state(mine), read_state(best))
+    assert "best_metric" not in how or best_of(tmp_path / "killed") == {"host": 2 * BATCHES, "c1": 2 * BATCHES}
 
 
 def test_those_who_were_not_killed_hear_why_they_go_back_and_where_they_go_on(tmp_path: Path) -> None:

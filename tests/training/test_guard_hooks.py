@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from heterofed.errors import ConfigError, TrainingDiverged
+from heterofed.finite import all_finite
 from heterofed.training.context import Context, CtxVar
 from heterofed.training.hooks import GradientClipper, HookBase, NaNGuard
-from heterofed.training.hooks.guards import all_finite
 from heterofed.training.triggers import LIFECYCLE
 from tests.training.toys import Counting, Learning
 

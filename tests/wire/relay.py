@@ -19,8 +19,7 @@ class Relay:
     """
 
     def __init__(self, endpoint: str, *, bytes_per_s: float | None = None) -> None:
-        address, port = endpoint.removeprefix("tcp://").rsplit(":", 1)
-        self._target = (address, int(port))
+        self.turn_to(endpoint)
         self._bytes_per_s = bytes_per_s
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(0.05)
@@ -32,6 +31,11 @@ class Relay:
         self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
+
+    def turn_to(self, endpoint: str) -> None:
+        """Pass connections on to another listener from now on."""
+        address, port = endpoint.removeprefix("tcp://").rsplit(":", 1)
+        self._target = (address, int(port))
 
     def cut(self) -> None:
         """Reset every open connection; new ones are accepted."""

@@ -15,6 +15,7 @@ import pytest
 import zmq
 
 from heterofed.wire.keys import KeyPair
+from heterofed.wire.parts import to_parts
 from heterofed.wire.transport import Transport
 from heterofed.wire.zeromq import collaborator, descriptors, sockets
 from heterofed.wire.zeromq.strangers import LINES_AT_ONCE, REMEMBERED, Connections, Notices
@@ -150,7 +151,7 @@ def test_a_party_that_sends_nonsense_is_one_line(
     peer = raw.dealer(star.list_key("bank"), b"R" * 16)
     for _ in range(50):
         peer.send_multipart([b"", b"no such signal"])
-    peer.send(b"a message")
+    peer.send_multipart(to_parts([b"a message"], 100))
     assert content(arrival(star.host)) == [b"a message"]
     assert warnings(caplog) == ["bank sent something that is no message, or is too large"]
 

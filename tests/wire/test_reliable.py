@@ -186,6 +186,20 @@ def test_a_reader_of_large_messages_acknowledges_every_eight_mebibytes(pair: Pai
         assert len(pair.host_tap.headers(Kind.ACK)) == n // 3
 
 
+def test_where_messages_carry_a_checksum_one_without_is_not_heard() -> None:
+    hub = MemoryHub(HOST)
+    host = ReliableTransport(FaultyTransport(hub.transport(HOST), seed=1))
+    bank, name = hub.transport("bank"), b"bank...."
+    bank.send(HOST, [pack((Kind.DATA, name, UNKNOWN, 0, 0, 0), [b"first"]), b"first"])
+    assert hear(host) == ["first"]
+    for frames in ([b"second"], [b"second", b"tensor"]):
+        bank.send(HOST, [pack((Kind.DATA, name, host._ours, 1, 0, 0)), *frames])
+        assert hear(host) == []
+    assert host.damaged["bank"] == 2
+    bank.send(HOST, [pack((Kind.DATA, name, host._ours, 1, 0, 0), [b"second"]), b"second"])
+    assert hear(host) == ["second"]
+
+
 def test_an_intact_transport_carries_no_checksum_and_any_other_does() -> None:
     hub = MemoryHub(HOST)
     plain = Tap(hub.transport("bank"))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from heterofed.errors import ConfigError, TrainingDiverged
+from heterofed.finite import all_finite
 from heterofed.training.hooks.base import HookBase
 
 
@@ -60,21 +59,6 @@ class NaNGuard(HookBase):
             expected="finite numbers",
             advice="Lower the learning rate, clip gradients, or check the inputs and labels for NaN.",
         )
-
-
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no element is NaN or infinite.
-
-    A sum is finite only if all that it adds are, and takes a tenth of the time of looking at each element. Where it
-    is not, it may only have overflowed: then each element is looked at.
-    """
-    values = [each.detach().coalesce().values() if each.is_sparse else each.detach() for each in tensors]
-    sums: dict[torch.device, Tensor] = {}
-    for each in values:
-        sums[each.device] = sums[each.device] + each.sum() if each.device in sums else each.sum()
-    if all(math.isfinite(total) for total in sums.values()):
-        return True
-    return all(bool(torch.isfinite(each).all()) for each in values)
 
 
 class GradientClipper(HookBase):

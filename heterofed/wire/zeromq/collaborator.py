@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ import zmq
 
 from heterofed.errors import ConfigError, PeerGone, PeerRefused, PeerTimeout
 from heterofed.wire.keys import KEY_CHARACTERS, KeyPair
-from heterofed.wire.parts import Signal, from_parts, to_parts
+from heterofed.wire.parts import Part, Signal, from_parts, to_parts
 from heterofed.wire.transport import Buffer, Delivery
-from heterofed.wire.zeromq.sockets import End, as_milliseconds
+from heterofed.wire.zeromq.sockets import AT_ONCE, End, as_milliseconds, naming, only_loopback
 
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MOST_S = 2.0
@@ -26,6 +25,9 @@ something long. Later it only puts it aside, for the next call to send."""
 
 LOOKUP_PATIENCE = 12
 """How many times longer to knock at a host that cannot look up our key, than at one that does not know it."""
+
+LOOK_AROUND_S = 0.1
+"""How often a wait for a message looks whether the connection still stands."""
 
 REDIAL_PAUSE_S = 0.25
 """How soon to knock again after the host turned our key away; libzmq does not do it by itself."""
@@ -54,6 +56,7 @@ class CollaboratorTransport(End):
         endpoint: the host's "tcp://address:port".
         host_public_key: the only key (Z85) that is accepted at the other end.
         key: this party's long-term key, which the task must list.
+        encrypted: False turns encryption off, on a loopback address; the host takes our word for who we are then.
         max_message_bytes: larger messages are neither sent nor accepted.
         queue_messages: how many messages may wait in each direction.
         heartbeat_s: pause between two signs of life on an idle connection.
@@ -61,7 +64,7 @@ class CollaboratorTransport(End):
         admission_patience_s: for how long to knock again when the host does not know our key (it may learn it soon).
 
     Raises:
-        ConfigError: the endpoint or the host's key is malformed.
+        ConfigError: the endpoint or the host's key is malformed, or may not be used without encryption.
     """
 
     def __init__(
@@ -72,16 +75,19 @@ class CollaboratorTransport(End):
         endpoint: str,
         host_public_key: bytes,
         key: KeyPair,
+        encrypted: bool = True,
         max_message_bytes: int = 1 << 30,
         queue_messages: int = 64,
-        heartbeat_s: float = 2.0,
-        dead_after_s: float = 8.0,
+        heartbeat_s: float = 1.5,
+        dead_after_s: float = 6.0,
         admission_patience_s: float = 5.0,
     ) -> None:
+        if not encrypted:
+            only_loopback(party, endpoint.removeprefix("tcp://"))
         super().__init__(
             party,
             zmq.DEALER,
-            key,
+            key if encrypted else None,
             monitored=zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_DISCONNECTED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -102,15 +108,13 @@ class CollaboratorTransport(End):
         self._redial_at: float | None = None
         self._failed_handshakes = 0
         self._refusal: PeerRefused | None = None
-        self._unsent: deque[list[Buffer]] = deque()
+        self._unsent: deque[list[Part]] = deque()
         self._pollers = {direction: zmq.Poller() for direction in (_ARRIVALS, _ROOM, _ARRIVALS | _ROOM)}
         for direction, poller in self._pollers.items():
             poller.register(self._monitor, zmq.POLLIN)
             poller.register(self._socket, direction)
         self._opened_at = time.monotonic()
-        # libzmq draws ids that begin with a zero; ours must not be mistaken for one.
-        routing_id = bytes([1 + secrets.randbelow(255)]) + secrets.token_bytes(15)
-        self._socket.setsockopt(zmq.ROUTING_ID, routing_id)
+        self._socket.setsockopt(zmq.ROUTING_ID, naming() if encrypted else naming(party))
         # No queue without a connection: a message waits in _unsent, or the caller is told that the link is down.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.setsockopt(zmq.RECONNECT_IVL, as_milliseconds(RECONNECT_FIRST_S))
@@ -119,7 +123,8 @@ class CollaboratorTransport(End):
         try:
             if not endpoint.startswith("tcp://") or len(host_public_key) != KEY_CHARACTERS:
                 raise ValueError
-            self._socket.setsockopt(zmq.CURVE_SERVERKEY, host_public_key)
+            if encrypted:
+                self._socket.setsockopt(zmq.CURVE_SERVERKEY, host_public_key)
             self._socket.connect(endpoint)
         except (zmq.ZMQError, ValueError):
             self.close(0)
@@ -136,10 +141,13 @@ class CollaboratorTransport(End):
         Raises:
             PeerRefused: the host told us to go away.
         """
-        self._refuse_closed()
+        if self._closed:
+            self._refuse_closed()
         if to != self.host_party:
             raise PeerGone(f"there is no link to {to}", party=self.party, expected=f"{self.host_party}, the host")
         parts = to_parts(frames, self._max_message_bytes)
+        if self._link is _Link.UP and not self._unsent and self._sent_at_once(parts):
+            return  # whatever happened to the connection meanwhile, the next wait sees it
         deadline = time.monotonic() + timeout_s if timeout_s > 0 else None
         self._await_first_connection(deadline)
         while not self._try_to_send(parts):
@@ -154,12 +162,14 @@ class CollaboratorTransport(End):
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """See `Transport.receive`."""
-        self._refuse_closed()
+        if self._closed:
+            self._refuse_closed()
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.0, deadline - time.monotonic())
-            if self._wait(left_s, _ARRIVALS):
-                delivery = self._open(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
+            parts = self._arrival(left_s)
+            if parts is not None:
+                delivery = self._open(parts)
                 if delivery is not None:
                     return delivery
             else:
@@ -191,7 +201,14 @@ class CollaboratorTransport(End):
             self._wait(left_s, _ROOM)
             self._settle()
 
-    def _try_to_send(self, parts: list[Buffer]) -> bool:
+    def _sent_at_once(self, parts: list[Part]) -> bool:
+        try:
+            self._send_parts(parts, AT_ONCE)
+        except zmq.Again:
+            return False
+        return True
+
+    def _try_to_send(self, parts: list[Part]) -> bool:
         self._settle()
         if self._refusal is not None:
             raise self._refusal
@@ -202,13 +219,17 @@ class CollaboratorTransport(End):
                 advice=f"Check that {self.host_party} still runs and that the network is up.",
             )
         if self._link is _Link.UP and not self._unsent:
-            with contextlib.suppress(zmq.Again):
-                self._socket.send_multipart(parts, zmq.NOBLOCK)
-                return True
-        elif len(self._unsent) < self._queue_messages:
-            self._unsent.append([bytes(part) for part in parts])
+            return self._sent_at_once(parts)
+        if len(self._unsent) < self._queue_messages:
+            self._unsent.append([part if isinstance(part, bytes | zmq.Frame) else bytes(part) for part in parts])
             return True
         return False
+
+    def _arrival(self, timeout_s: float) -> list[zmq.Frame] | None:
+        """Wait for a message; None when none came, for a while at least, or when there is something to settle."""
+        if self._link is _Link.UP and not self._unsent:
+            return self._next_parts(as_milliseconds(min(timeout_s, LOOK_AROUND_S)))
+        return self._next_parts(0) if self._wait(timeout_s, _ARRIVALS) else None
 
     def _wait(self, timeout_s: float | None, direction: int) -> bool:
         """Wait until the socket is ready in this direction (True) or there is something to settle (False)."""
@@ -240,6 +261,9 @@ class CollaboratorTransport(End):
                     self._unsent.clear()
             else:
                 self._on_failed_handshake()
+                if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:  # libzmq gives up
+                    pause_s = min(RECONNECT_MOST_S, RECONNECT_FIRST_S * 2**self._failed_handshakes)
+                    self._redial_at = time.monotonic() + pause_s
         if self._redial_at is not None and time.monotonic() >= self._redial_at:
             self._redial_at = None
             with contextlib.suppress(zmq.ZMQError):  # not connected: nothing to end
@@ -248,7 +272,7 @@ class CollaboratorTransport(End):
         if self._link is _Link.UP:
             with contextlib.suppress(zmq.Again):
                 while self._unsent:
-                    self._socket.send_multipart(self._unsent[0], zmq.NOBLOCK)
+                    self._send_parts(self._unsent[0], AT_ONCE)
                     self._unsent.popleft()
 
     def _on_denied(self, status: int) -> None:
@@ -275,7 +299,8 @@ class CollaboratorTransport(End):
         self._failed_handshakes += 1
         if self._failed_handshakes == 3:
             logger.warning(
-                "%s: something answers at %s but does not prove to be %s. Check the address and the host's public key",
+                "%s: something answers at %s but does not prove to be %s. Check the address and the host's public key, "
+                "and that encryption is on at both ends or at none",
                 self.party,
                 self.endpoint,
                 self.host_party,

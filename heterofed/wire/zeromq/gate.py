@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import zmq
@@ -42,6 +42,7 @@ class Gate:
         monitor: the host socket's monitor; until `close` nobody else uses it.
         events: its news since the last call: (zmq.EVENT_*, its value).
         notices: told of everybody who does not come in.
+        admitted: who need not ask, as `Gate.admitted`.
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class Gate:
         monitor: zmq.Socket[bytes],
         events: Callable[[], Iterable[tuple[int, int]]],
         notices: Notices,
+        admitted: Mapping[str, str],
     ) -> None:
         self._doorkeeper = doorkeeper
         self._monitor = monitor
         self._events = events
         self._notices = notices
         self._connections = Connections(notices)
-        self._admitted: dict[str, str] = {}
+        self._admitted = dict(admitted)
         self._questions = context.socket(zmq.REP)
         self._questions.bind(_ZAP_ADDRESS)
         self._stop = context.socket(zmq.PAIR)

@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,11 +15,11 @@ import zmq
 
 from heterofed.errors import ConfigError, PeerGone, PeerTimeout
 from heterofed.wire.keys import KeyPair
-from heterofed.wire.parts import Signal, from_parts, to_parts
+from heterofed.wire.parts import Part, Signal, from_parts, to_parts
 from heterofed.wire.transport import Buffer, Delivery, Doorkeeper
 from heterofed.wire.zeromq.descriptors import raise_descriptor_limit
 from heterofed.wire.zeromq.gate import ZAP_DOMAIN, Gate
-from heterofed.wire.zeromq.sockets import End, as_milliseconds
+from heterofed.wire.zeromq.sockets import AT_ONCE, End, as_milliseconds, named_in, only_loopback
 from heterofed.wire.zeromq.strangers import CONNECTIONS, Notices
 
 PROBE_PAUSE_S = 0.5
@@ -67,13 +67,14 @@ class HostTransport(End):
         bind: address:port to listen on; port 0 takes a free one.
         key: the host's long-term key.
         doorkeeper: says whose key it is; called from a thread of its own.
+        plain_parties: turns encryption off, on a loopback address: whoever says that it is one of these comes in.
         max_message_bytes: larger messages are neither sent nor accepted.
         queue_messages: how many messages may wait in each direction of each link.
         heartbeat_s: pause between two signs of life on an idle connection.
         dead_after_s: a connection without a sign of life for so long is dropped.
 
     Raises:
-        ConfigError: it cannot listen there.
+        ConfigError: it cannot listen there, or may not without encryption.
     """
 
     def __init__(
@@ -83,15 +84,19 @@ class HostTransport(End):
         bind: str = "127.0.0.1:0",
         key: KeyPair,
         doorkeeper: Doorkeeper,
+        plain_parties: Collection[str] | None = None,
         max_message_bytes: int = 1 << 30,
         queue_messages: int = 64,
-        heartbeat_s: float = 2.0,
-        dead_after_s: float = 8.0,
+        heartbeat_s: float = 1.5,
+        dead_after_s: float = 6.0,
     ) -> None:
+        self._plain = plain_parties is not None
+        if self._plain:
+            only_loopback(party, bind)
         super().__init__(
             party,
             zmq.ROUTER,
-            key,
+            None if self._plain else key,
             monitored=CONNECTIONS,
             max_message_bytes=max_message_bytes,
             queue_messages=queue_messages,
@@ -102,15 +107,22 @@ class HostTransport(End):
         self._bound: dict[bytes, str] = {}
         self._unread: deque[list[zmq.Frame]] = deque()
         self._queue_messages = queue_messages
-        self._receive_timeout_ms = -1
         self._notices = Notices()
         raise_descriptor_limit()
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
-        self._gate = Gate(self._context, doorkeeper, monitor=self._monitor, events=self._events, notices=self._notices)
-        self._socket.setsockopt(zmq.CURVE_SERVER, 1)
-        self._socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
-        # Without it libzmq lets everybody in when no gate answers.
-        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        self._gate = Gate(
+            self._context,
+            doorkeeper,
+            monitor=self._monitor,
+            events=self._events,
+            notices=self._notices,
+            admitted={each: each for each in plain_parties or ()},
+        )
+        if not self._plain:
+            self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+            self._socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+            # Without it libzmq lets everybody in when no gate answers.
+            self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._socket.setsockopt(zmq.IPV6, int(bind.startswith("[")))
@@ -129,11 +141,12 @@ class HostTransport(End):
 
     def send(self, to: str, frames: Sequence[Buffer], timeout_s: float = 0.0) -> None:
         """See `Transport.send`. The frames are copied: their memory is the caller's again when this returns."""
-        self._refuse_closed()
+        if self._closed:
+            self._refuse_closed()
         link = self._links.get(to)
         if link is None:
             raise PeerGone(f"{to} never connected", party=self.party, advice=f"Check that {to} runs.")
-        parts = [link.routing_id, *to_parts(frames, self._max_message_bytes)]
+        parts: list[Part] = [link.routing_id, *to_parts(frames, self._max_message_bytes)]
         deadline = time.monotonic() + timeout_s if timeout_s > 0 else math.inf
         wait_s = 0.0
         while (outcome := self._try_to_send(parts, wait_s)) is _Outcome.FULL:
@@ -158,7 +171,8 @@ class HostTransport(End):
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """See `Transport.receive`."""
-        self._refuse_closed()
+        if self._closed:
+            self._refuse_closed()
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.0, deadline - time.monotonic())
@@ -182,16 +196,6 @@ class HostTransport(End):
         # Who is inside stays connected while the rest of the queue is sent; nobody new comes in.
         self._gate.close()
 
-    def _next_parts(self, timeout_ms: int) -> list[zmq.Frame] | None:
-        # One waiting call instead of a poll and a call: a tenth of a small message's round trip.
-        if timeout_ms != self._receive_timeout_ms:
-            self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
-            self._receive_timeout_ms = timeout_ms
-        try:
-            return self._socket.recv_multipart(copy=False)
-        except zmq.Again:
-            return None
-
     def _open(self, parts: list[zmq.Frame]) -> Delivery | None:
         if len(parts) < 2:
             return None
@@ -208,8 +212,8 @@ class HostTransport(End):
         return Delivery(party, content)
 
     def _sender(self, parts: list[zmq.Frame]) -> str | None:
-        routing_id = bytes(parts[0].buffer)
-        key = _key(parts[1])
+        routing_id = parts[0].bytes
+        key = named_in(routing_id) if self._plain else _key(parts[1])
         if key is None:
             return None
         party = self._bound.get(routing_id)
@@ -227,7 +231,8 @@ class HostTransport(End):
                 f"a connection of {party} was taken over with another key, and is not used any more",
             )
             return None
-        if link.doubts == 0:  # else this may be what was left unread of the connection before
+        if link.descriptor is None and link.doubts == 0:
+            # With doubts, this may be what was left unread of the connection before.
             link.descriptor = _descriptor(parts[1])
         if link.down_since is not None:
             self._probe(link)
@@ -300,13 +305,13 @@ class HostTransport(End):
     def _signal(self, routing_id: bytes, signal: Signal) -> _Outcome:
         return self._try_to_send([routing_id, *signal.parts], 0.0)
 
-    def _try_to_send(self, parts: list[Buffer], wait_s: float) -> _Outcome:
+    def _try_to_send(self, parts: list[Part], wait_s: float) -> _Outcome:
         try:
             if wait_s == 0:
-                self._socket.send_multipart(parts, zmq.NOBLOCK)
+                self._send_parts(parts, AT_ONCE)
             else:
                 self._socket.setsockopt(zmq.SNDTIMEO, as_milliseconds(wait_s))
-                self._socket.send_multipart(parts)
+                self._send_parts(parts, 0)
         except zmq.Again:
             return _Outcome.FULL
         except zmq.ZMQError as error:

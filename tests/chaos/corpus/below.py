@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+import zmq
+
 from heterofed.errors import PeerRestarted, PeerTimeout
 from heterofed.wire import headers
 from heterofed.wire import parts as wire_parts
@@ -25,10 +27,10 @@ def parts(seed: int, count: int, folder: Path) -> Outcome:
     dice = random.Random(seed)
     limit = 1 << 20
     began = time.perf_counter()
-    big = [bytes(each) for each in wire_parts.to_parts([b"head", HUGE[: wire_parts.PIECE_BYTES + 5], b""], limit)]
-    small = [b"", b"pieces", struct.pack("!3Q", 4, 24, 0), b"head", bytes(24)]
-    signals = [[bytes(part) for part in each.parts] for each in wire_parts.Signal]
-    valid = [small, small, [b"head", bytes(24)], [b"h"], [b"", b"pieces"], *signals]
+    big = _cut([b"head", HUGE[: wire_parts.PIECE_BYTES + 5], b""], limit)
+    small = [b"head" + struct.pack("!3QBB", 4, 300, 0, 3, 0), bytes(300)]
+    signals = [[_bytes(part) for part in each.parts] for each in wire_parts.Signal]
+    valid = [small, small, _cut([b"head", bytes(24)], limit), _cut([b"h"], limit), [b"", b"pieces"], *signals]
     for number in range(count):
         made = list(big if dice.random() < 0.02 else dice.choice(valid))
         for _ in range(1 + int(dice.random() * 2)):
@@ -45,9 +47,20 @@ def parts(seed: int, count: int, folder: Path) -> Outcome:
 def _check_taken(sizes: list[int], made: list[bytes]) -> None:
     if len(sizes) > wire_parts.MAX_FRAMES:
         raise Broken("more frames came out than are allowed")
-    said = made[2] if not made[0] else struct.pack(f"!{len(made)}Q", *map(len, made))
-    if struct.pack(f"!{len(sizes)}Q", *sizes) != said:
+    if made[0][-1]:
+        said = struct.pack(f"!{len(sizes) - 1}HB", *sizes[:-1], len(sizes))
+    else:
+        said = struct.pack(f"!{len(sizes)}QBB", *sizes, len(sizes), 0)
+    if not made[0].endswith(said) or sum(sizes) + len(said) != sum(map(len, made)):
         raise Broken("frames of other sizes came out than were declared")
+
+
+def _cut(frames: list[bytes], limit: int) -> list[bytes]:
+    return [_bytes(each) for each in wire_parts.to_parts(frames, limit)]
+
+
+def _bytes(part: wire_parts.Part) -> bytes:
+    return part.bytes if isinstance(part, zmq.Frame) else bytes(part)
 
 
 def _spoilt_parts(dice: random.Random, made: list[bytes]) -> list[bytes]:
@@ -56,9 +69,10 @@ def _spoilt_parts(dice: random.Random, made: list[bytes]) -> list[bytes]:
     if what == 0:
         sizes = [
             dice.choice([0, 1, 4, 24, 2**18, 2**18 + 1, 2**20, 2**63, 2**64 - 1])
-            for _ in range(dice.choice([1, 2, 9, 8192]))
+            for _ in range(dice.choice([1, 2, 9, 255]))
         ]
-        return [*made[:2], struct.pack(f"!{len(sizes)}Q", *sizes), *made[3:]]
+        end = dice.choice([b"", bytes([len(sizes)]), bytes([len(sizes), 0])])
+        return [*made[:1], struct.pack(f"!{len(sizes)}Q", *sizes) + end, *made[2:]]
     if what == 1:
         return made[:at] + made[at + 1 :]
     if what == 2:
@@ -69,6 +83,9 @@ def _spoilt_parts(dice: random.Random, made: list[bytes]) -> list[bytes]:
         return [*made[:at], b"", *made[at:]]
     if what == 5:
         return [*made, *[b"x"] * dice.choice([1, 3, 100])]
+    if what == 6 and dice.random() < 0.5:
+        tail = dice.randbytes(int(dice.random() * 20)) + bytes([int(dice.random() * 4)])
+        return [each[:-1] + tail if index == at else each for index, each in enumerate(made)]
     if what == 6:
         return [
             each[: int(dice.random() * (len(each) + 1))] if index == at else each for index, each in enumerate(made)

@@ -12,10 +12,10 @@ import msgspec
 
 from heterofed.errors import ProtocolError
 from heterofed.frames.codec import Codec
-from heterofed.frames.messages import AnyMessage
+from heterofed.frames.messages import AnyMessage, Embedding, Gradient
 from heterofed.protocol.phases import Phase, Role
 from heterofed.protocol.session import Session
-from tests.frames.examples import one_of_each
+from tests.frames.examples import in_other_forms, one_of_each
 
 LONGEST = 40
 """Messages of a conversation; a whole task with two rounds is shorter."""
@@ -39,7 +39,7 @@ def packed(many: list[list[Said]]) -> bytes:
 def _ways() -> list[list[tuple[Role, AnyMessage]]]:
     """The shortest conversation to each phase, with every message that may be said there as its last word."""
     seen: set[Phase] = set()
-    found = []
+    found: list[list[tuple[Role, AnyMessage]]] = []
     queue: list[tuple[Session, list[tuple[Role, AnyMessage]]]] = [(Session(Role.HOST, "c1"), [])]
     while queue:
         session, said = queue.pop(0)
@@ -47,12 +47,19 @@ def _ways() -> list[list[tuple[Role, AnyMessage]]]:
             continue
         seen.add(session.phase)
         for after, step in _steps(session):
-            found.append([*said, step])
+            found.extend([*said, each] for each in (step, *_in_other_forms(*step)))
             queue.append((after, [*said, step]))
     missing = set(Phase) - seen
     if missing:
         raise LookupError(f"no conversation leads to {', '.join(sorted(each.name for each in missing))}")
     return found
+
+
+def _in_other_forms(role: Role, message: AnyMessage) -> list[tuple[Role, AnyMessage]]:
+    if not isinstance(message, Embedding | Gradient):
+        return []
+    others = in_other_forms(message.round, message.batch)
+    return [(role, each) for each in others if type(each) is type(message)]
 
 
 def _walk(dice: random.Random) -> list[tuple[Role, AnyMessage]]:

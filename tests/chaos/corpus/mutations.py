@@ -194,12 +194,14 @@ class Mutator:
     def _blob_bytes(self, frames: Frames) -> Frames:
         if len(frames) < 2:
             return [*frames, self.dice.randbytes(24)]
-        return [frames[0], self._one(SPECIALS) * (len(frames[1]) // 4)]
+        at = 1 + self._below(len(frames) - 1)
+        return [*frames[:at], self._one(SPECIALS) * (len(frames[at]) // 4), *frames[at + 1 :]]
 
     def _blob_length(self, frames: Frames) -> Frames:
         if len(frames) < 2:
             return [*frames, b"\x00"]
-        return [frames[0], bytes(self._below(40))]
+        at = 1 + self._below(len(frames) - 1)
+        return [*frames[:at], bytes(self._below(40)), *frames[at + 1 :]]
 
     def _blob_kind(self, frames: Frames) -> Frames:
         kind = self._one([bytearray, memoryview])

@@ -21,6 +21,7 @@ from heterofed.frames.codec import Codec, Frame
 from heterofed.frames.messages import AnyMessage
 from heterofed.protocol.phases import Role
 from heterofed.protocol.session import Session
+from tests.chaos.corpus.mutations import Frames, Mutator
 
 Sequence_ = Sequence[Sequence[Frame]]
 """Messages as they come, each a list of frames."""
@@ -99,12 +100,22 @@ class Target:
             for end in ends:
                 self._receive(end, message)
 
+    def feed_next(self, makes: Mutator) -> tuple[list[Frames], Exception | None]:
+        """Feed the next sequence that a mutator makes; return it, and what came out of it that must not."""
+        moment = makes.moment(self.moments)
+        sequence = makes.sequence(moment.coming)
+        try:
+            self.feed(moment, sequence)
+        except Exception as error:
+            return sequence, error
+        return sequence, None
+
     def _receive(self, end: Session, message: AnyMessage) -> None:
-        before = end.phase, end.round, end.batch, len(end.story)
+        before = end.phase, end.round, end.batch, len(end._moves)
         try:
             end.receiving(message)
         except RemoteProtocolError:
-            if before != (end.phase, end.round, end.batch, len(end.story)):
+            if before != (end.phase, end.round, end.batch, len(end._moves)):
                 raise Broken("a refused message moved the session") from None
         else:
             self.accepted += 1
@@ -137,7 +148,7 @@ def check_growth(since: int) -> int:
 def clone(session: Session) -> Session:
     """Return a session in the same state that moves on its own."""
     twin = copy.copy(session)
-    twin.story = deque(maxlen=session.story.maxlen)
+    twin._moves = deque(maxlen=session._moves.maxlen)
     return twin
 
 

@@ -40,11 +40,8 @@ def mutator(seed: int, count: int, folder: Path) -> Outcome:
     makes = Mutator(target.messages, seed)
     began, base, number = time.perf_counter(), 0, 0
     for number in range(count):
-        moment = makes.moment(target.moments)
-        sequence = makes.sequence(moment.coming)
-        try:
-            target.feed(moment, sequence)
-        except Exception as error:
+        sequence, error = target.feed_next(makes)
+        if error is not None:
             return Outcome(number, time.perf_counter() - began, watched(sequence, folder, seed, number, error))
         if number == min(WARM_UP, count // 2):
             base = peak_bytes()

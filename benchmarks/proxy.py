@@ -1,4 +1,8 @@
-"""A TCP proxy that misbehaves on demand: it resets, hangs, refuses, delays, slows down and damages what passes."""
+"""A TCP proxy that misbehaves on demand: it resets, hangs, refuses, delays, slows down and damages what passes.
+
+Delay and speed are those of a line: bytes go onto it one after another, as fast as it carries them, and each comes out
+so much later; what is on its way does not keep others from following.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,22 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-CHUNK = 16_384
+CHUNK = 65_536
 MOST_HELD = 65_536
-"""Bytes that one direction of a connection may hold back; then the proxy reads no more, and the sender feels it."""
+"""Bytes that may wait for one direction's line, or for its reader; then the proxy reads no more, and the sender feels
+it. What is on its way on a long line does not count."""
+
+QUEUE_S = 0.01
+"""A fast line may have as much waiting as it carries in so many seconds: it must not run dry."""
+
+PIECE_S = 0.001
+LEAST_PIECE = 1500
+"""What comes out of a slow line together: what it carries in a millisecond, or one packet."""
 
 LOOK_S = 0.05
+MOST_SELECTED = 1000
+"""Descriptors from here on are too high for select(2)."""
+
 BACKLOG = 128
 
 
@@ -30,18 +45,29 @@ class _Way:
     outwards: bool
     """Towards the target."""
 
+    waiting: deque[tuple[float, bytes]] = field(default_factory=deque)
+    """What is not on the line yet: when it came, and the bytes."""
+
     held: deque[tuple[float, bytes]] = field(default_factory=deque)
-    """What waits: when it may go on, and the bytes."""
+    """What is on the line: when it comes out, and the bytes."""
+
+    queue: int = 0
+    """Bytes in `waiting`."""
 
     size: int = 0
+    """Bytes in both."""
+
+    free_at: float = 0.0
+    """When the line has taken all that is on it."""
+
+    stuck: bool = False
+    """Whether the sink took nothing the last time."""
+
     ended: bool = False
     """The source will send no more."""
 
     closed: bool = False
     """The sink has been told so."""
-
-    next_at: float = 0.0
-    """When a throttled way may write again."""
 
 
 class Proxy:
@@ -99,7 +125,7 @@ class Proxy:
             time.sleep(0.001)
 
     def delay(self, seconds: float) -> None:
-        """Pass every byte on so much later; 0 ends it."""
+        """Let every byte take so much longer; 0 ends it."""
         self._delay_s = seconds
 
     def throttle(self, bytes_per_s: float | None) -> None:
@@ -154,25 +180,21 @@ class Proxy:
             self._reset_done.set()
         self._open_or_shut(now)
         cut = now < self._cut_until
-        poll = select.poll()
-        poll.register(self._wake_in, select.POLLIN)
-        wait_s = self._cut_until - now if cut else LOOK_S
-        masks: dict[int, int] = {}
+        wait_s = min(LOOK_S, self._cut_until - now) if cut else LOOK_S
+        readable, writable = {self._wake_in.fileno()}, set[int]()
         if not cut:
             if self._listener is not None:
-                masks[self._listener.fileno()] = select.POLLIN
+                readable.add(self._listener.fileno())
             for way in self._ways:
-                if not way.ended and way.size < MOST_HELD:
-                    masks[way.source.fileno()] = masks.get(way.source.fileno(), 0) | select.POLLIN
-                if way.held:
-                    due = max(way.held[0][0], way.next_at)
-                    if due <= now:
-                        masks[way.sink.fileno()] = masks.get(way.sink.fileno(), 0) | select.POLLOUT
-                    else:
-                        wait_s = min(wait_s, due - now)
-        for descriptor, mask in masks.items():
-            poll.register(descriptor, mask)
-        ready = dict(poll.poll(max(0.001, min(wait_s, LOOK_S)) * 1000))
+                if self._may_read(way):
+                    readable.add(way.source.fileno())
+                if way.waiting:
+                    wait_s = min(wait_s, way.free_at - now)
+                if way.held and way.held[0][0] > now:
+                    wait_s = min(wait_s, way.held[0][0] - now)
+                elif way.held:
+                    writable.add(way.sink.fileno())
+        ready = _ready(readable, writable, max(0.0, wait_s))
         if self._wake_in.fileno() in ready:
             self._wake_in.recv(1024)
         if cut or time.monotonic() < self._cut_until:
@@ -209,8 +231,12 @@ class Proxy:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._ways += [_Way(near, far, outwards=True), _Way(far, near, outwards=False)]
 
+    def _may_read(self, way: _Way) -> bool:
+        most = max(MOST_HELD, int((self._bytes_per_s or 0.0) * QUEUE_S))
+        return not way.ended and way.queue < most and not (way.stuck and way.size >= MOST_HELD)
+
     def _read(self, way: _Way) -> None:
-        if way.ended or way.size >= MOST_HELD:
+        if not self._may_read(way):
             return
         try:
             data = way.source.recv(CHUNK)
@@ -226,24 +252,37 @@ class Proxy:
             damaged = bytearray(data)
             damaged[self._random.randrange(len(data))] ^= 1 << self._random.randrange(8)
             data = bytes(damaged)
-        way.held.append((time.monotonic() + self._delay_s, data))
+        way.waiting.append((time.monotonic(), data))
+        way.queue += len(data)
         way.size += len(data)
+
+    def _carry(self, way: _Way, now: float) -> None:
+        """Put onto the line what it can take by now."""
+        while way.waiting and way.free_at <= now:
+            came, data = way.waiting.popleft()
+            speed = self._bytes_per_s
+            piece = data[: max(LEAST_PIECE, int(speed * PIECE_S))] if speed else data
+            if len(piece) < len(data):
+                way.waiting.appendleft((came, data[len(piece) :]))
+            # From when the line was free, not from now: looking late at it does not slow it down.
+            way.free_at = max(way.free_at, came) + (len(piece) / speed if speed else 0.0)
+            way.queue -= len(piece)
+            way.held.append((way.free_at + self._delay_s, piece))
 
     def _write(self, way: _Way) -> None:
         now = time.monotonic()
-        while way.held and max(way.held[0][0], way.next_at) <= now:
+        self._carry(way, now)
+        while way.held and way.held[0][0] <= now:
             due, data = way.held[0]
-            speed = self._bytes_per_s
-            piece = data[: max(1, int(speed * LOOK_S))] if speed else data
             try:
-                count = way.sink.send(piece)
+                count = way.sink.send(data)
             except BlockingIOError:
+                way.stuck = True
                 return
             except OSError:
                 self._drop(way)
                 return
-            if speed:
-                way.next_at = now + count / speed
+            way.stuck = False
             if way.outwards:
                 self.sent += count
             else:
@@ -252,7 +291,7 @@ class Proxy:
             way.held.popleft()
             if count < len(data):
                 way.held.appendleft((due, data[count:]))
-        if way.ended and not way.held and not way.closed:
+        if way.ended and not way.size and not way.closed:
             way.closed = True
             with contextlib.suppress(OSError):
                 way.sink.shutdown(socket.SHUT_WR)
@@ -272,6 +311,18 @@ class Proxy:
                 each.close()
             else:
                 _hang_up(each)
+
+
+def _ready(readable: set[int], writable: set[int], wait_s: float) -> set[int]:
+    """Return the descriptors that can be read or written, or what is so after `wait_s` seconds."""
+    if max(readable | writable) < MOST_SELECTED:  # it waits for microseconds, poll only for whole milliseconds
+        found = select.select(readable, writable, [], wait_s)
+        return {*found[0], *found[1]}
+    poll = select.poll()
+    for descriptor in readable | writable:
+        mask = select.POLLIN * (descriptor in readable) | select.POLLOUT * (descriptor in writable)
+        poll.register(descriptor, mask)
+    return {descriptor for descriptor, _ in poll.poll(1000 * wait_s)}
 
 
 def _hang_up(each: socket.socket) -> None:

@@ -1,0 +1,178 @@
+"""The host's course through a task: it gathers the parties, leads the alignment and the rounds, and ends it for all."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from heterofed.errors import ConfigError, HeterofedError, PeerRestarted
+from heterofed.frames.messages import Completed, CompleteTask, Split
+from heterofed.protocol.phases import Role
+from heterofed.scheduler.base import Scheduler
+from heterofed.scheduler.checks import check_count
+from heterofed.scheduler.crowding import crowding, on_one_machine
+from heterofed.scheduler.exchange import HostExchange
+from heterofed.scheduler.gathering import check_doors, gather
+from heterofed.scheduler.host_trainer import HostTrainer
+from heterofed.scheduler.leaving import dismiss
+from heterofed.scheduler.link import Link
+from heterofed.scheduler.matching import job_of, match_as_host
+from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.scheduler.splitting import compare_splits
+from heterofed.scheduler.standing import Agreement, Standing
+from heterofed.scheduler.templates import HostTemplates
+from heterofed.scheduler.terms import needs_plan
+from heterofed.tasks.model import TaskStatus
+
+
+class HostCourse(Scheduler, HostTemplates):
+    """What of `HostScheduler` is not for its users; see there."""
+
+    max_rounds: int | None
+    calculation_timeout: float
+    log_rounds: int
+    batch_size: int
+    shuffle: bool
+    seed: int
+    checkpoint_every: int | None
+    checkpoint_every_s: float | None
+    _batch_exchange: HostExchange
+    _on_one_machine = False
+
+    @property
+    @abstractmethod
+    def trainer(self) -> HostTrainer:
+        """The loop that runs this party's rounds; hooks are registered here."""
+
+    @abstractmethod
+    def _is_reach_max_rounds(self) -> bool: ...
+
+    # --- the course of a task -----------------------------------------------------------------------------------------
+
+    @property
+    def _rounds(self) -> int | None:
+        return self.max_rounds
+
+    def _arrive(self, seat: Seat) -> None:
+        _, transport = seat.connect()
+        self._on_one_machine = on_one_machine(transport, seat.settings.advertise)
+        self._party_link = Link(
+            transport,
+            Role.HOST,
+            seat.others,
+            seat.settings,
+            say=seat.progress.say,
+            look=seat.record.look,
+            clock=seat.clock,
+            rejoin_timeout_s=self.rejoin_timeout,
+        )
+        seat.record.task_is(TaskStatus.GATHERING)
+        seat.progress.phase("gathering the parties")
+        self._prepare()
+
+    @property
+    def _step_and_answer_s(self) -> float:
+        """How long a collaborator may take for its hooks at the end of a round or of the task, and its answer."""
+        if not self.calculation_timeout or not self.schedule_timeout:
+            return 0.0
+        return self.calculation_timeout + self.schedule_timeout
+
+    def _give_up(self, error: HeterofedError) -> None:
+        super()._give_up(error)
+        if self._party_link is not None:
+            self._party_link.stay_until_heard()
+        self._at_seat.record.task_is(TaskStatus.FAILED, error.for_peers())
+
+    def _prepare(self) -> None:
+        if not self.own_batches:
+            # Subclasses may set these after our constructor; what they set is checked here.
+            check_count("batch_size", self.batch_size, 1)
+            check_count("seed", self.seed, 0, 2**32 - 1)
+        elif self.checkpoint_every or self.checkpoint_every_s:
+            raise ConfigError(
+                "checkpoints in the middle of rounds are wanted, but this party chooses its own batches",
+                expected="load_batch in the place of iterate_*, or neither checkpoint_every nor checkpoint_every_s",
+            )
+        if self.own_batches and (argument := needs_plan(self._terms)):
+            raise ConfigError(
+                f"{argument} is declared, but this party chooses its own batches",
+                expected=f"load_batch in the place of iterate_*, or no {argument}",
+            )
+        super()._prepare()
+
+    def _end_session(self, restarted: PeerRestarted) -> None:
+        self._at_seat.progress.say(f"{restarted.party} was started again; all parties go on from where all of them can")
+        self._linked.reopen()
+        self._at_seat.record.task_is(TaskStatus.GATHERING)
+        self._at_seat.progress.phase("gathering the parties")
+
+    def _gather(self, seat: Seat, standing: Standing) -> Agreement:
+        gathered = gather(
+            self._linked,
+            seat,
+            max_rounds=self.max_rounds,
+            calculation_timeout_s=self.calculation_timeout,
+            standing=standing,
+            timeout_s=self.rejoin_timeout if self._met else None,
+            terms=self._terms,
+        )
+        self._session_key = gathered.session
+        here = gathered.check_ins
+        threads = {self.feature_key: torch.get_num_threads(), **{peer: each.threads for peer, each in here.items()}}
+        if self._on_one_machine and (crowded := crowding(threads)):
+            self._warn_once(crowded)
+        check_doors(here, self.feature_key, own_batches=self.own_batches, shuffle=self.shuffle, terms=self._terms)
+        self._batch_exchange = HostExchange(
+            self._linked,
+            here,
+            calculation_timeout_s=self.calculation_timeout,
+            room_s=self._room_s,
+            check_finite=self.settings.check_finite,
+            terms=self._terms,
+        )
+        self.trainer.new_session()
+        if (self.checkpoint_every or self.checkpoint_every_s) and not self._batch_exchange.all_follow_plan:
+            self._warn_once("a collaborator chooses its own batches, so checkpoints are kept only after rounds")
+        return gathered.agreement
+
+    def _align(self, seat: Seat, agreement: Agreement) -> None:
+        seat.record.task_is(TaskStatus.ALIGNING)
+        super()._align(seat, agreement)
+        seat.record.task_is(TaskStatus.ONGOING)
+
+    def _match(self, seat: Seat) -> Sequence[str]:
+        job = job_of(seat, self._session_key, self.data_channel_timeout[1])
+        return match_as_host(self._linked, self._local_ids, job, seat.progress).ids or []
+
+    def _compare_splits(self, ours: Split) -> None:
+        splits = self._batch_exchange.collect(Split, "digests of its split", self.calculation_timeout)
+        for peer, theirs in splits.items():
+            compare_splits(peer, theirs, self.feature_key, ours)
+        self._linked.broadcast(ours, self._room_s)
+
+    # --- a round ------------------------------------------------------------------------------------------------------
+
+    def _test_is_due(self) -> bool:
+        """Test after round 1, every `log_rounds` rounds and the last round; never when `log_rounds` is 0."""
+        if not self._tests_at_all():
+            return False
+        return self.current_round == 1 or self.current_round % self.log_rounds == 0 or self._is_reach_max_rounds()
+
+    def _tests_at_all(self) -> bool:
+        if not self.log_rounds:
+            return False
+        if not self.test_ids:
+            self._warn_once("the split has no test ids, so no test is run")
+            return False
+        return True
+
+    def _complete(self, seat: Seat) -> TaskResult:
+        seat.progress.phase("completing the task")
+        self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
+        result = self._write_outputs()
+        self._batch_exchange.collect(Completed, "word that its model is written", self._step_and_answer_s)
+        seat.record.task_is(TaskStatus.COMPLETED)
+        dismiss(self._linked)
+        return result
