@@ -115,15 +115,14 @@ def test_what_is_kept_is_let_go_when_it_is_too_much() -> None:
 
 
 def test_free_memory_goes_back_to_the_system_now_and_then_in_a_large_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    went_back: list[int] = []
-    monkeypatch.setattr(streamed, "TRIM_EVERY", 10 * BATCH_BYTES)
-    monkeypatch.setattr(streamed, "_trim", lambda: went_back.append(steps.run))
+    went_back: list[str] = []
+    monkeypatch.setattr(streamed, "TRIM_EVERY", 10 * bytes_of(next(Steps(1))[0]))
+    monkeypatch.setattr(streamed, "_trim", lambda: went_back.append("now"))
 
-    for batches in (9, 25):
-        stream, steps = stream_of(batches)
-        list(stream.labels)
-
-    assert went_back == [10, 20]
+    list(stream_of(9)[0].labels)
+    assert went_back == []
+    list(stream_of(29)[0].labels)
+    assert went_back == ["now", "now"]
 
 
 def test_giving_memory_back_does_no_harm() -> None:
