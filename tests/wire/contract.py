@@ -132,6 +132,19 @@ class Contract:
         memory[:] = b"z" * size
         assert content(arrival(star.host)) == [b"a" * size]
 
+    @pytest.mark.parametrize("size", [16, 100_000, 1_200_000])
+    def test_what_is_kept_is_sent_as_it_was_and_as_often_as_it_takes(self, star: Star, size: int) -> None:
+        end = meet(star, "bank")
+        memory = bytearray(b"a" * size)
+        for sender, to, receiver in ((end, HOST, star.host), (star.host, "bank", end)):
+            memory[:] = b"a" * size
+            kept = sender.keep([b"head", memory])
+            assert list(map(len, kept)) == [4, size]
+            memory[:] = b"z" * size
+            for _ in range(3):
+                sender.send(to, kept)
+                assert content(arrival(receiver)) == [b"head", b"a" * size]
+
     @pytest.mark.parametrize("size", [16, 1_000_000])
     def test_what_arrived_is_writable_and_stays_when_more_arrives(self, star: Star, size: int) -> None:
         end = meet(star, "bank")
