@@ -31,10 +31,10 @@ from demos.mnist_split.data import load_digits
 from demos.mnist_split.host import DemoHost
 from heterofed import Settings
 from heterofed.frames.messages import BatchesEnd, Embedding, Gradient, Proceed
-from heterofed.frames.precision import unpack_as
 from heterofed.frames.tensors import pack
 from heterofed.grads.cut_layer import device_of
 from heterofed.scheduler.collaborator_trainer import CollaboratorTrainer
+from heterofed.scheduler.gradient import gradient_of
 from heterofed.scheduler.host_trainer import HostTrainer
 from heterofed.tasks.directory import open_directory
 
@@ -105,8 +105,7 @@ class TimedCollaboratorTrainer(CollaboratorTrainer):
             source.prefetch()
             _, answer = link.expect((Gradient, Proceed), from_=[host], waiting_for="gradient", timeout_s=60)
             if isinstance(answer, Gradient):
-                gradient = unpack_as(answer.values, None)
-                self._check_gradient(local.embedding, gradient)
+                gradient = gradient_of(local.embedding, answer.values, self.terms, link, finite=True)
                 party.feature_optimizer.zero_grad()
                 torch.autograd.backward(local.embedding, gradient)
                 party.feature_optimizer.step()

@@ -254,7 +254,7 @@ class PlannedBatches:
         self._guard = guard
         self._place = place
         self._queue: Iterator[tuple[int, list[str]]] = iter(())
-        self._next: tuple[int, int, Any, Any] | None = None
+        self._next: tuple[bytes, int, Any, Any] | None = None
         self._in_use: deque[tuple[Any, Any]] = deque(maxlen=in_use)
 
     def __iter__(self) -> Iterator[LocalBatch]:
@@ -273,9 +273,9 @@ class PlannedBatches:
             self._next = None
             yield partial(self._embed, *loaded)
 
-    def _embed(self, batch: int, rows: int, inputs: Any, labels: Any) -> LocalBatch:
+    def _embed(self, digest: bytes, rows: int, inputs: Any, labels: Any) -> LocalBatch:
         again = partial(self._run_model, inputs, rows)
-        return LocalBatch(again(), labels, self._order.digest_of(batch), again)
+        return LocalBatch(again(), labels, digest, again)
 
     def _run_model(self, inputs: Any, rows: int) -> Tensor:
         with self._guard("the feature model"):
@@ -312,7 +312,7 @@ class PlannedBatches:
                 advice="Return a copy (clone(), copy()) of a buffer that you use again.",
             )
         self._in_use.append((loaded, labels))
-        self._next = (batch, len(ids), self._place(loaded), self._place(labels))
+        self._next = (self._order.digest_of(batch), len(ids), self._place(loaded), self._place(labels))
 
 
 def _same_memory(new: object, old: object) -> bool:

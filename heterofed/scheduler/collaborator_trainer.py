@@ -11,20 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from heterofed.errors import (
-    AlignmentError,
-    ConfigError,
-    EmbeddingError,
-    FrameError,
-    RemoteProtocolError,
-    TrainingDiverged,
-)
+from heterofed.errors import AlignmentError, ConfigError, EmbeddingError
 from heterofed.features.batches import RoundOrder, shuffled_order
 from heterofed.features.embedder import LocalBatch, PendingBatch, as_made
-from heterofed.finite import is_finite
-from heterofed.frames.forms import WireTensor
 from heterofed.frames.messages import (
     AnyMessage,
     BatchesEnd,
@@ -38,12 +28,13 @@ from heterofed.frames.messages import (
     RoundReady,
     StartTest,
 )
-from heterofed.frames.precision import unpack_as
 from heterofed.grads.stash import stashed_weights
 from heterofed.protocol.session import TEST_AHEAD
+from heterofed.scheduler.early import EarlyBatches, Watchers, numbered
+from heterofed.scheduler.gradient import gradient_of
 from heterofed.scheduler.pace import Pace
-from heterofed.scheduler.packing import precision_of
 from heterofed.scheduler.party_trainer import PartyTrainer
+from heterofed.scheduler.rehearsal import Rehearsal
 from heterofed.training.context import Context, CtxVar
 from heterofed.training.devices import moved
 from heterofed.training.hooks import EarlyStopper, HookBase
@@ -51,6 +42,9 @@ from heterofed.training.triggers import LIFECYCLE, MODE
 
 if TYPE_CHECKING:
     from heterofed.scheduler.collaborator import CollaboratorScheduler
+
+
+_LEARNING = "the backward pass of the feature model or the step of its optimizer"
 
 
 class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
@@ -68,6 +62,11 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
         super().__init__(party)
         self._left_at: dict[int, float] = {}
         """Batch in flight -> when its embedding left, by the performance counter."""
+        self._watchers = Watchers()
+        self._early: EarlyBatches | None = None
+        self._rehearsal = Rehearsal(lambda: party._linked.arrived())
+        self._left_early: int | None = None  # the batch whose embedding has left before its turn
+        self._cleared = False  # whether the gradients of the batch before were cleared while we waited
 
     @property
     def precision_sent(self) -> str:
@@ -193,19 +192,24 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
     def _hook_on_batch_exchange(self, ctx: Context) -> None:
         batch = ctx.cur_batch_i
         if not self.terms.max_staleness:  # else it is on its way
-            self._send([self._message_of(ctx.local_batch, batch)])
+            if batch != self._left_early:
+                self._send([self._message_of(ctx.local_batch, batch)])
+            if self._early is not None and self._unwatched() and self.needs_gradients(ctx.cur_mode or ""):
+                self._clear_gradients()
+                self._cleared = True
             if self.source is not None and batch not in self.stops:
                 # Where a checkpoint follows, the next rows are not drawn before it: load_batch may use random numbers.
                 self.source.prefetch()
         meter = self.party._linked.meter
         waited_s = meter.waited_s[self.party._host_key]
-        answer = self._answer((Gradient, Proceed), "gradient of", batch)
+        with self._rehearsal:
+            answer = self._answer((Gradient, Proceed), "gradient of", batch)
         if (left := self._left_at.pop(batch, None)) is not None:
             meter.note_trip(time.perf_counter() - left, meter.waited_s[self.party._host_key] - waited_s)
         gradient = None
         if isinstance(answer, Gradient):
-            gradient = self._unpacked(answer.values, ctx.embedding)
-            self._check_gradient(ctx.embedding, gradient)
+            finite = self.party.settings.check_finite
+            gradient = gradient_of(ctx.embedding, answer.values, self.terms, self.party._linked, finite=finite)
         ctx.gradient = CtxVar(gradient, LIFECYCLE.BATCH)
         if answer.keep:
             self.stops.add(batch + self.terms.max_staleness + 1)
@@ -214,9 +218,26 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
     def batches(self, epoch: int) -> Iterator[PendingBatch]:
         """Yield this party's batches of the pass at hand; in training, their embeddings may have left already."""
         made = super().batches(epoch)
-        if self.ctx.cur_mode in MODE.LEARNING and self.terms.max_staleness:
+        self._early = self._left_early = None
+        if self.ctx.cur_mode not in MODE.LEARNING:
+            return made
+        if self.terms.max_staleness:
             return self._ahead(made)
+        if not self.party.own_batches:
+            self._early = made = EarlyBatches(made)
         return made
+
+    def _unwatched(self) -> bool:
+        """Whether nobody can tell if the next embedding is made before or after the end of the batch at hand."""
+        return type(self) is CollaboratorTrainer and self._watchers.none_in(self._active[-1], self._objects)
+
+    def _leave_early(self, batch: int) -> None:
+        """Let a batch's embedding leave before its turn, unless a checkpoint of the batch before comes first."""
+        if self._early is None or batch - 1 in self.stops or self._requested or not self._unwatched():
+            return
+        with numbered(self, batch):
+            if self._early.make_next(lambda local: self._send([self._message_of(local, batch)])):
+                self._left_early = batch
 
     def _ahead(self, made: Iterator[PendingBatch]) -> Iterator[PendingBatch]:
         """Run ahead of the gradients: whenever the pace lets us, make and send embeddings before the batch at hand.
@@ -300,41 +321,23 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
         values = packer.pack(embedding, meter, self.order if learning else None, batch)
         return Embedding(self.current_round, batch, embedding.shape[0], local.digest, values)
 
-    def _unpacked(self, values: WireTensor, embedding: Tensor) -> Tensor:
-        precision = precision_of(self.terms.gradient_precision)
-        try:
-            gradient = unpack_as(values, precision)
-        except FrameError as error:
-            raise error.located(party=self.party._host_key, phase=self.party._linked.phase().value) from None
-        rounded = precision or self.terms.embedding_precision
-        return gradient.to(embedding.dtype) if rounded else gradient
-
-    def _check_gradient(self, embedding: Tensor, gradient: Tensor) -> None:
-        if gradient.shape != embedding.shape or gradient.dtype != embedding.dtype:
-            raise RemoteProtocolError(
-                f"sent a gradient of {gradient.dtype} {tuple(gradient.shape)}",
-                party=self.party._host_key,
-                expected=f"{embedding.dtype} {tuple(embedding.shape)}, as the embedding",
-            )
-        if self.party.settings.check_finite and not is_finite(gradient):
-            raise TrainingDiverged(
-                "sent a gradient that is NaN or infinite",
-                party=self.party._host_key,
-                expected="finite numbers",
-                advice="The host has to lower its learning rate, or check its inputs and labels for NaN.",
-            )
-
     def _hook_on_batch_backward(self, ctx: Context) -> None:
         """Backpropagate the host's gradient through our feature model and step."""
-        if ctx.gradient is None:
-            return
-        with self.party._calling("the backward pass of the feature model or the step of its optimizer"):
+        if ctx.gradient is not None:
+            if not self._cleared:
+                self._clear_gradients()
+            self._cleared = False
+            with self.party._calling(_LEARNING):
+                torch.autograd.backward(ctx.embedding, moved(ctx.gradient, ctx.embedding.device))
+                self.before_optimizer_step()
+                self.party.feature_optimizer.step()
+            for _ in range(1, self.terms.local_steps):
+                self._step_again(ctx)
+        self._leave_early(ctx.cur_batch_i + 1)
+
+    def _clear_gradients(self) -> None:
+        with self.party._calling(_LEARNING):
             self.party.feature_optimizer.zero_grad()
-            torch.autograd.backward(ctx.embedding, moved(ctx.gradient, ctx.embedding.device))
-            self.before_optimizer_step()
-            self.party.feature_optimizer.step()
-        for _ in range(1, self.terms.local_steps):
-            self._step_again(ctx)
 
     def _step_again(self, ctx: Context) -> None:
         """Backpropagate the same gradient through the model as it is now, as the host goes on with the same embedding.
@@ -345,8 +348,8 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
         if again is None:
             raise RuntimeError("local steps without load_batch")
         embedding = again()
-        with self.party._calling("the backward pass of the feature model or the step of its optimizer"):
-            self.party.feature_optimizer.zero_grad()
+        self._clear_gradients()
+        with self.party._calling(_LEARNING):
             torch.autograd.backward(embedding, ctx.gradient.to(embedding.device))
             self.before_optimizer_step()
             self.party.feature_optimizer.step()

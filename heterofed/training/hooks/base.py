@@ -37,12 +37,17 @@ class HookBase:
         name: what it is called in tables, errors and checkpoints; the class's name unless set. Unique in a trainer.
         last: whether it stays behind hooks that are registered after it, as those do that write what others measure.
         part: the file of a checkpoint that keeps its state.
+        patient: whether nobody could tell if `before_step` and `after_step` came after the next batch's forward pass:
+            they look at nothing that it changes (buffers of models, random generators) and change nothing that it
+            uses. A collaborator all of whose hooks at batches are patient sends its embeddings earlier. It holds for
+            the class that says so, not for its subclasses.
     """
 
     trainer: Trainer = None  # type: ignore[assignment]  # a trainer from register_hooks on
     name: str = ""
     last: bool = False
     part: str = "trainer"
+    patient: bool = False
     skips: frozenset[str] = frozenset()
     """Points at which this object does nothing, though its class has a method for them: they cost no call."""
 

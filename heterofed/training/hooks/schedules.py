@@ -37,6 +37,7 @@ class LRScheduler(HookBase):
     """
 
     part = "lr_scheduler"
+    patient = True
 
     def __init__(
         self,

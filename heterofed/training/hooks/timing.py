@@ -25,6 +25,8 @@ class IterationTimer(HookBase):
         ConfigError: that is below 0.
     """
 
+    patient = True
+
     def __init__(self, warmup_iter: int = 3) -> None:
         self._warmup_iter = checked_count("warmup_iter", warmup_iter, 0)
         self._batches = 0
@@ -92,6 +94,8 @@ class ProgressBar(HookBase):
     Raises:
         ConfigError: `rows_total` is below 0.
     """
+
+    patient = True
 
     def __init__(
         self,

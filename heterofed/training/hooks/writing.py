@@ -30,6 +30,7 @@ class PeriodicWriter(PeriodicHook):
     """
 
     last = True
+    patient = True
 
     def __init__(self, writers: Iterable[EventWriter] | Callable[[], Iterable[EventWriter]], period: int = 20) -> None:
         super().__init__(period, "batch")

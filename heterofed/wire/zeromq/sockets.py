@@ -18,6 +18,7 @@ from heterofed.errors import ConfigError, WireError
 from heterofed.wire.keys import KeyPair
 from heterofed.wire.parts import PIECE_BYTES, Part, keep
 from heterofed.wire.transport import Buffer, Transport
+from heterofed.wire.zeromq.slices import short_slices
 
 _MONITOR_ADDRESS = "inproc://heterofed.monitor"
 _HANDSHAKE_S = 10.0
@@ -28,6 +29,7 @@ _LARGEST_BLOCK_BYTES = (32 << 20) - (64 << 10)
 """glibc adapts to no larger ones."""
 
 _MORE = int(zmq.SNDMORE)
+_ARRIVALS = int(zmq.POLLIN)
 AT_ONCE = int(zmq.NOBLOCK)
 
 logger = logging.getLogger(__name__)
@@ -126,7 +128,8 @@ class End(Transport):
         self._closed = False
         self._receive_timeout_ms = -1
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(kind)
+        with short_slices():  # the first socket starts the network threads
+            self._socket = self._context.socket(kind)
         for option, number in (
             (zmq.SNDHWM, queue_messages),
             (zmq.RCVHWM, queue_messages),
@@ -151,6 +154,10 @@ class End(Transport):
     def keep(self, frames: Sequence[Buffer]) -> list[Buffer]:
         """See `Transport.keep`. The one copy of a big frame is in libzmq's memory, and every send refers to it."""
         return cast("list[Buffer]", keep(frames))  # what is none, nobody but our send looks into
+
+    def arrived(self) -> bool:
+        """See `Transport.arrived`."""
+        return self._closed or bool(int(self._socket.getsockopt(zmq.EVENTS)) & _ARRIVALS)
 
     def close(self, linger_s: float = 2.0) -> None:
         """See `Transport.close`."""
