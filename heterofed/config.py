@@ -92,6 +92,18 @@ class Settings:
     tensorboard: bool = False
     """Whether measurements are written for TensorBoard too (`HETEROFED_TENSORBOARD`)."""
 
+    hub: str = ""
+    """URL of the hub that keeps the tasks; by default this machine does (`HETEROFED_HUB`)."""
+
+    token: str = field(default="", repr=False)
+    """What the hub knows this user or party by; keep it to yourself (`HETEROFED_TOKEN`)."""
+
+    hub_ca: str = ""
+    """A file with the certificate authority of the hub, where the system does not know it (`HETEROFED_HUB_CA`)."""
+
+    upload: str = "metrics"
+    """What a host gives the hub besides states: nothing, metrics, or all, with its models (`HETEROFED_UPLOAD`)."""
+
     def __post_init__(self) -> None:
         for name in ("gather_timeout_s", "rejoin_timeout_s", "notice_every_s"):
             if not getattr(self, name) >= 0:  # NaN is neither
@@ -119,6 +131,10 @@ class Settings:
             raise ConfigError(f"psi_workers is {self.psi_workers}", expected="0 or more")
         if self.progress not in PROGRESS_FORMS:
             raise ConfigError(f"progress is {self.progress!r}", expected="one of " + ", ".join(PROGRESS_FORMS))
+        if self.upload not in UPLOADS:
+            raise ConfigError(f"upload is {self.upload!r}", expected="one of " + ", ".join(UPLOADS))
+        if self.token and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
+            raise ConfigError("token is no token", expected="the text that the hub printed, without spaces")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -177,6 +193,7 @@ def _names(text: str) -> tuple[str, ...]:
 PSI_PROTOCOLS = ("rsa", "ecdh")
 PSI_ENGINES = ("fastest", "multibuffer", "openssl", "gmpy2", "cryptography")
 PROGRESS_FORMS = ("auto", "bar", "plain", "json", "off")
+UPLOADS = ("nothing", "metrics", "all")
 
 _CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "home": _folder,
@@ -202,4 +219,8 @@ _CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "trainer": str,
     "metrics": _names,
     "tensorboard": _flag,
+    "hub": str,
+    "token": str,
+    "hub_ca": str,
+    "upload": str,
 }

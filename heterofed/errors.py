@@ -5,6 +5,8 @@
     │   ├── UnknownTask            no task of this id where we looked
     │   └── BatchesPassed          a test reads batches again that were too much to keep
     ├── DataError                  a file with this party's data cannot be read
+    ├── HubUnreachable             the hub does not answer, or not as a hub does
+    ├── NotAllowed                 the hub's token is missing, wrong, expired, or may not do this
     └── TaskFailed                 the task cannot go on; every party ends
         ├── AlignmentError         ids, splits or batches differ between the parties
         ├── EmbeddingError         what a feature model gave cannot cross the cut
@@ -104,6 +106,14 @@ class DataError(HeterofedError):
     def __init__(self, what: str, **where: str | None) -> None:
         super().__init__(what, **where)
         self.privately("a file cannot be used")  # the path is this party's own affair
+
+
+class HubUnreachable(HeterofedError):
+    """The hub does not answer in time, or what answers there is none."""
+
+
+class NotAllowed(HeterofedError):
+    """A hub refuses a call: the token is missing, unknown, revoked or expired, or its owner may not do this."""
 
 
 class TaskFailed(HeterofedError):

@@ -19,8 +19,8 @@ from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.checks import check_constructed
 from heterofed.scheduler.collaborator import CollaboratorScheduler
 from heterofed.scheduler.host import HostScheduler
+from heterofed.scheduler.local_record import NO_TASK, SharedRecord
 from heterofed.scheduler.seat import Seat, TaskResult, as_failure
-from heterofed.tasks.model import PartyStatus, TaskStatus
 from heterofed.wire.keys import KeyPair
 from heterofed.wire.memory import MemoryHub
 from heterofed.wire.transport import Buffer, Delivery, Transport
@@ -49,7 +49,7 @@ class LocalRun:
 def run_locally(
     host: HostScheduler,
     *collaborators: CollaboratorScheduler,
-    task_id: str = "local",
+    task_id: str = NO_TASK,
     seed: int | None = None,
     transport: Literal["memory", "zeromq"] | Callable[[Sequence[str]], dict[str, Transport]] = "memory",
     recover: bool = False,
@@ -62,7 +62,8 @@ def run_locally(
     Args:
         host: a fresh host.
         collaborators: 1 to 8 fresh collaborators.
-        task_id: names the run; results go to each scheduler's `out_dir`, or `runs/<task id>/<feature key>`.
+        task_id: names the run; results go to each scheduler's `out_dir`, or `runs/<task id>/<feature key>`. Where it is
+            the id of a task, of this machine or of a hub, that task's record is kept as with `launch_task`.
         seed: of torch's, numpy's and Python's generators of each party; None draws it from torch's.
         transport: "memory", or "zeromq" for real encrypted sockets on this machine; or a function that is given the
             feature keys, host first, and returns each party's end of a transport of your own.
@@ -81,7 +82,7 @@ def run_locally(
         raise ConfigError(f"feature keys {', '.join(keys)} repeat", expected="a feature_key of its own for every party")
     show_logs(host.settings.progress)
     base = int(torch.randint(2**31, ()).item()) if seed is None else seed
-    record = _SharedRecord()
+    record = SharedRecord(host.settings, task_id, keys)
     make_ends = {"memory": _memory_ends, "zeromq": _zeromq_ends}[transport] if isinstance(transport, str) else transport
     ends = make_ends(keys)
     turn = _Turn([base + index for index in range(len(keys))])
@@ -100,8 +101,11 @@ def run_locally(
             connect=lambda: (keys[0], end),
             settings=scheduler.settings,
             progress=make_progress(scheduler.settings.progress, key) if index == 0 else NoProgress(key),
-            record=_Record(record, key),
+            record=record.of(key),
             clock=lambda: time.monotonic() / len(keys),  # they compute one after another: a step takes n times as long
+            rounds=None if record.task is None else record.task.rounds,
+            options=None if record.task is None else record.task.options,
+            uncertainty=None if record.task is None else record.task.uncertainty,
         )
         with turn.taken(index):
             try:
@@ -124,6 +128,7 @@ def run_locally(
         for thread in threads:
             thread.join(JOIN_S)
         _set_state(outside)
+        record.close()
     if errors:
         raise root_of(errors, keys)
     late = [key for key in keys if key not in results]
@@ -265,41 +270,3 @@ class _Listed:
 
     def party_of(self, public_key: bytes) -> str | None:
         return self.parties.get(public_key)
-
-
-class _SharedRecord:
-    """The end of a run, good or bad, for the parties that could not be told over a link."""
-
-    def __init__(self) -> None:
-        self.failed: dict[str, str] = {}
-        self.completed = False
-
-
-class _Record:
-    """One party's view of the shared record."""
-
-    def __init__(self, shared: _SharedRecord, feature_key: str) -> None:
-        self._shared = shared
-        self._me = feature_key
-
-    def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
-        """Keep that the task is completed, for a party that could not be told."""
-        self._shared.completed = self._shared.completed or status is TaskStatus.COMPLETED
-
-    def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
-        """Keep a failure for the others."""
-        if status is PartyStatus.FAILED:
-            self._shared.failed[self._me] = reason or "no reason given"
-
-    def log(self, text: str) -> None:
-        """Nothing: push_log has shown it."""
-
-    def is_completed(self) -> bool:
-        """Return whether the host has said so."""
-        return self._shared.completed
-
-    def look(self) -> None:
-        """Raise TaskAborted if another party failed."""
-        for party, reason in self._shared.failed.items():
-            if party != self._me:
-                raise TaskAborted(f"ended the task: {reason}", party=party)

@@ -15,6 +15,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HETEROFED_PROGRESS", "off")
     monkeypatch.setenv("HETEROFED_GATHER_TIMEOUT_S", "20")
     monkeypatch.setenv("HETEROFED_REJOIN_TIMEOUT_S", "1")
-    monkeypatch.delenv("HETEROFED_DATA", raising=False)
+    for name in ("HETEROFED_DATA", "HETEROFED_HUB", "HETEROFED_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return folder

@@ -92,7 +92,8 @@ def test_every_command_has_help_with_an_example(
 ) -> None:
     for line in (
         *("task create", "task list", "task show", "task cancel", "keys new", "keys show", "keys trust"),
-        *("psi host", "psi collaborator"),
+        *("task start", "task invite", "task join", "task events", "task metrics", "task outputs", "task download"),
+        *("psi host", "psi collaborator", "hub", "hub token", "agent"),
     ):
         command = line.split()
         shown = run(capsys, monkeypatch, *command, "--help")[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from heterofed.config import PROGRESS_FORMS, Settings
+from heterofed.config import PROGRESS_FORMS, UPLOADS, Settings
 from heterofed.errors import ConfigError
 
 EXAMPLES: dict[str, tuple[str, object]] = {
@@ -34,6 +34,10 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "trainer": ("mine", "mine"),
     "metrics": ("f1", ("f1",)),
     "tensorboard": ("1", True),
+    "hub": ("http://hub.example:8080", "http://hub.example:8080"),
+    "token": ("abc-123", "abc-123"),
+    "hub_ca": ("/etc/ssl/hub.pem", "/etc/ssl/hub.pem"),
+    "upload": ("all", "all"),
 }
 """field -> (text of its variable, value)."""
 
@@ -64,6 +68,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         trainer="",
         metrics=(),
         tensorboard=False,
+        hub="",
+        token="",
+        hub_ca="",
+        upload="metrics",
     )
 
 
@@ -157,6 +165,26 @@ def test_an_unknown_form_of_progress_is_refused_with_the_known_ones() -> None:
         Settings(progress="fancy")
 
     assert str(caught.value) == "progress is 'fancy'; expected one of auto, bar, plain, json, off."
+
+
+@pytest.mark.parametrize("amount", UPLOADS)
+def test_every_amount_of_upload_can_be_set(amount: str) -> None:
+    assert Settings.from_env({"HETEROFED_UPLOAD": amount}).upload == amount
+
+
+def test_an_unknown_amount_of_upload_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings(upload="models")
+
+    assert str(caught.value) == "upload is 'models'; expected one of nothing, metrics, all."
+
+
+def test_a_token_is_shown_neither_by_settings_nor_by_the_error_about_it() -> None:
+    assert "secret" not in repr(Settings(token="my-secret"))  # noqa: S106 - of nobody
+    for wrong in ("my secret", "my\nsecret", "my-secret-é"):
+        with pytest.raises(ConfigError) as caught:
+            Settings(token=wrong)
+        assert str(caught.value) == "token is no token; expected the text that the hub printed, without spaces."
 
 
 def test_settings_cannot_be_changed_once_made() -> None:

@@ -179,6 +179,8 @@ def check_command(words: list[str], where: str, *, whole: bool) -> None:
     while subcommands := getattr(command, "commands", None):
         if words and any(words[0] in option.opts for option in command.params):
             return
+        if not words and command.invoke_without_command:
+            return
         assert words and words[0] in subcommands, f"{where}: there is no command {words[:1]} in {sorted(subcommands)}"
         command = subcommands[words[0]]
         words = words[1:]

@@ -54,10 +54,15 @@ class MetricsTable:
         _check_distinct("headers", self._headers)
         self._rows: list[tuple[Cell, ...]] = []
         self._also: Callable[[str, int | float], object] = lambda header, value: None
+        self._told: Callable[[int, dict[str, Cell]], object] = lambda row, values: None
 
     def report_to(self, take: Callable[[str, int | float], object]) -> None:
         """Have every number that is appended from now on given to `take` too, with its header."""
         self._also = take
+
+    def tell(self, take: Callable[[int, dict[str, Cell]], object]) -> None:
+        """Have every row that is appended from now on given to `take` too, with its place from 0."""
+        self._told = take
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -86,7 +91,10 @@ class MetricsTable:
         self._append([self._row(item) for item in items])
 
     def _append(self, rows: list[tuple[Cell, ...]]) -> None:
+        first = len(self._rows)
         self._rows.extend(rows)
+        for place, row in enumerate(rows, start=first):
+            self._told(place, dict(zip(self._headers, row, strict=True)))
         for row in rows:
             for header, value in zip(self._headers, row, strict=True):
                 if isinstance(value, int | float) and not isinstance(value, bool):

@@ -30,6 +30,8 @@ class Absences:
     def __init__(self, transport: Transport, rejoin_timeout_s: float, say: Callable[[str], None]) -> None:
         self.away: set[str] = set()
         """Feature keys of the peers whose links are down for a while already."""
+        self.lost: Callable[[str, str], None] = lambda party, reason: None
+        """Told of each peer that goes away: its feature key, and what is the matter."""
         self._transport = transport
         self._limit_s = rejoin_timeout_s
         self._say = say
@@ -65,6 +67,7 @@ class Absences:
                 self._say(f"{peer} is back")
             elif down_s > AWAY_AFTER_S and peer not in self.away:
                 self.away.add(peer)
+                self.lost(peer, "its link is down")
                 limit = f"up to {self._limit_s:.0f} s" if self._limit_s else "as long as it takes"
                 self._say(
                     f"the link of {peer} is down; waiting {limit} for it (if its process has ended, start it again "

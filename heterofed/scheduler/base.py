@@ -38,7 +38,7 @@ from heterofed.scheduler.recovery import (
 from heterofed.scheduler.seat import AlreadyCompleted, Seat, TaskResult, presence
 from heterofed.scheduler.splitting import checked_split, describe_split
 from heterofed.scheduler.standing import START, Agreement, Standing
-from heterofed.tasks.model import PartyStatus
+from heterofed.tasks.model import PartyStatus, Task
 
 MOST_MEETINGS = 20
 """How often the parties go on from one and the same point."""
@@ -164,6 +164,13 @@ class Scheduler(Learner):
     def _arrive(self, seat: Seat) -> None:
         """Do what is done once: prepare, and be there for the others."""
 
+    def _obey(self, seat: Seat) -> None:
+        """Take over what the task says in the place of this party's own arguments."""
+
+    def _obey_completed(self, task: Task) -> None:
+        """Be as the task said: the checkpoint that is read was written so."""
+        self._collect(task.uncertainty)
+
     def _meet_again(self, restarted: PeerRestarted) -> None:
         """Open a new session in the place of one that a party's restart has ended."""
         seat = self._at_seat
@@ -200,6 +207,8 @@ class Scheduler(Learner):
                 agreement.point,
             )
         self._align(seat, agreement)
+        if agreement.point == START:
+            seat.record.begins_anew()
         name = self._points.name(agreement.point) if self._points is not None else None
         if name is not None:
             self._go_on_from(name)
@@ -282,9 +291,14 @@ class Scheduler(Learner):
 
     def _prepare(self) -> None:
         """Do what needs no other party: check the set-up, prove that outputs can be written, load the ids."""
+        seat = self._at_seat
+        self._obey(seat)
         with self._calling("validate_context"):
             self.validate_context()
         self._check_plugins()
+        if seat.options is not None and not seat.options.delete_local_models_after_aggregation:
+            self.trainer.keep_all_checkpoints()
+        self._collect(seat.uncertainty)
         self._claim_results_folder()
         with self._calling("load_local_ids"):
             ids = self.load_local_ids()

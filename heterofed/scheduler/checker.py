@@ -8,7 +8,7 @@ from heterofed.config import Settings
 from heterofed.errors import ConfigError, HeterofedError, TemplateError
 from heterofed.metrics.progress import logger, show_logs
 from heterofed.tasks.directory import open_directory
-from heterofed.tasks.model import Party, PartyStatus, TaskStatus
+from heterofed.tasks.model import Party, PartyStatus
 
 
 class DataChecker(ABC):
@@ -46,29 +46,19 @@ class DataChecker(ABC):
             TemplateError: `verify_data` raised; the party counts as refused.
         """
         show_logs(self.settings.progress)
-        directory = open_directory(self.settings)
+        directory = open_directory(self.settings, self.task_id)
         task = directory.find(self.task_id)
-        parties = [task.party(self.feature_key).feature_key] if self.feature_key else list(task.feature_keys)
+        me = self.feature_key or directory.joined_as
+        parties = [task.party(me).feature_key] if me else list(task.feature_keys)
         failure: HeterofedError | None = None
         try:
             verified, reason = self._outcome()
         except HeterofedError as error:
             failure, verified, reason = error, False, str(error)
-        store = directory.store
-        signed = f"{type(self).__name__}: {reason or 'no reason given'}"
+        why = None if verified else f"{type(self).__name__}: {reason or 'no reason given'}"
         for party in parties:
-            if self.feature_key or self._may_speak_for(task.party(party), verified):
-                store.set_party(
-                    self.task_id,
-                    party,
-                    status=PartyStatus.VERIFIED if verified else PartyStatus.REJECTED,
-                    reason=None if verified else signed,
-                )
-        task = directory.find(self.task_id)
-        if task.status in (TaskStatus.CREATED, TaskStatus.VERIFYING, TaskStatus.VERIFIED):
-            store.move(self.task_id, TaskStatus.VERIFYING)
-            if all(party.status is PartyStatus.VERIFIED for party in task.parties):
-                store.move(self.task_id, TaskStatus.VERIFIED)
+            if me or self._may_speak_for(task.party(party), verified):
+                directory.store.verify(self.task_id, party, verified, why)
         if failure is not None:
             raise failure
         names = ", ".join(parties)

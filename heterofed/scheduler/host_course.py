@@ -24,7 +24,7 @@ from heterofed.scheduler.splitting import compare_splits
 from heterofed.scheduler.standing import Agreement, Standing
 from heterofed.scheduler.templates import HostTemplates
 from heterofed.scheduler.terms import needs_plan
-from heterofed.tasks.model import TaskStatus
+from heterofed.tasks.model import Task, TaskStatus
 
 
 class HostCourse(Scheduler, HostTemplates):
@@ -68,9 +68,26 @@ class HostCourse(Scheduler, HostTemplates):
             clock=seat.clock,
             rejoin_timeout_s=self.rejoin_timeout,
         )
+        self._party_link.tell_of_the_lost(seat.record.lost)
         seat.record.task_is(TaskStatus.GATHERING)
         seat.progress.phase("gathering the parties")
         self._prepare()
+
+    def _obey(self, seat: Seat) -> None:
+        super()._obey(seat)
+        if seat.rounds is not None and seat.rounds != self.max_rounds:
+            own = "does not say how many" if self.max_rounds is None else f"has max_rounds={self.max_rounds}"
+            seat.progress.say(f"the task says {seat.rounds} rounds, so these are trained; {self.feature_key} {own}")
+            self.max_rounds = seat.rounds
+
+    def _obey_completed(self, task: Task) -> None:
+        super()._obey_completed(task)
+        if task.rounds is not None:
+            self.max_rounds = task.rounds
+
+    def _has_the_tasks_rounds(self) -> bool:
+        """Whether the rounds are trained that the task asks for, whatever the user's `is_task_finished` says."""
+        return self._seat is not None and self._seat.rounds is not None and self.current_round >= self._seat.rounds
 
     @property
     def _step_and_answer_s(self) -> float:
@@ -155,13 +172,26 @@ class HostCourse(Scheduler, HostTemplates):
     # --- a round ------------------------------------------------------------------------------------------------------
 
     def _test_is_due(self) -> bool:
-        """Test after round 1, every `log_rounds` rounds and the last round; never when `log_rounds` is 0."""
+        """Test after round 1, every `log_rounds` rounds and the last round; never when `log_rounds` is 0.
+
+        Where the task has options, these win: after each round, or after the last one only.
+        """
         if not self._tests_at_all():
             return False
+        if (options := self._at_seat.options) is not None:
+            return options.model_test_after_each_round or self._is_reach_max_rounds()
         return self.current_round == 1 or self.current_round % self.log_rounds == 0 or self._is_reach_max_rounds()
 
+    def _skips_tests(self) -> bool:
+        """Whether the task wants no test at all."""
+        options = self._at_seat.options
+        return options is not None and options.skip_model_tests
+
     def _tests_at_all(self) -> bool:
-        if not self.log_rounds:
+        if self._skips_tests() or (self._at_seat.options is None and not self.log_rounds):
+            return False
+        if type(self).test is HostTemplates.test:
+            self._warn_once(f"the task asks for tests, but {type(self).__name__} has no test(), so none is run")
             return False
         if not self.test_ids:
             self._warn_once("the split has no test ids, so no test is run")
@@ -173,6 +203,7 @@ class HostCourse(Scheduler, HostTemplates):
         self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
         result = self._write_outputs()
         self._batch_exchange.collect(Completed, "word that its model is written", self._step_and_answer_s)
+        seat.record.outputs(result.files, host=True)
         seat.record.task_is(TaskStatus.COMPLETED)
         dismiss(self._linked)
         return result

@@ -101,7 +101,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         """Ask the user's `is_task_finished`, once a round."""
         if self._finished is None:
             with self.party._calling("is_task_finished"):
-                self._finished = bool(self.party.is_task_finished())
+                self._finished = bool(self.party.is_task_finished()) or self.party._has_the_tasks_rounds()
         return self._finished or self.stopping
 
     def run_round(self) -> None:
@@ -197,6 +197,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
             for each in self.hooks.values():
                 if isinstance(each, BestCheckpointer):
                     each.after_round()  # this test may be the best one
+        super().round_done()
 
     def close_round(self) -> None:
         """Let the collaborators keep a checkpoint and wait until they have."""
@@ -233,6 +234,8 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
                 expected="one test in a round, after its training and before its end",
                 advice="Leave it to log_rounds; or, with log_rounds=0, call it in on_round_end (EvalHook: period 1).",
             )
+        if self.party._skips_tests():
+            return  # also where a hook has asked for one
         self._stage = Stage.TESTED
         record, progress = self.party._at_seat.record, self.party._at_seat.progress
         record.task_is(TaskStatus.TESTING)
@@ -241,6 +244,7 @@ class HostTrainer(PartyTrainer["HostScheduler"]):
         with self.stepwise(MODE.TEST, "test", hooks_set) as steps:
             self._call_test(steps)
         record.task_is(TaskStatus.ONGOING)
+        self.party._telling.tested(self.current_round, self.party._metric_sets)
 
     def _call_test(self, steps: Iterator[Any]) -> None:
         """Let the user's code read the batches of a test; it runs them by that."""

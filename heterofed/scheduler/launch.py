@@ -6,20 +6,23 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError, PeerTimeout, TaskAborted
+from heterofed.errors import ConfigError, HeterofedError, PeerTimeout
 from heterofed.files import make_folder, refused
-from heterofed.metrics.progress import Progress, logger, make_progress, show_logs
+from heterofed.metrics.progress import Progress, make_progress, show_logs
 from heterofed.scheduler.checks import check_constructed
 from heterofed.scheduler.plainly import print_errors_plainly
+from heterofed.scheduler.record import StoreRecord
+from heterofed.scheduler.reporter import PATIENCE_S, SHORT_PATIENCE_S
 from heterofed.scheduler.seat import TERMINATED, AlreadyCompleted, Seat, TaskResult
-from heterofed.tasks.directory import Directory, HostAddress, open_directory
+from heterofed.tasks.directory import Directory, HostAddress, host_in, open_directory
 from heterofed.tasks.guests import GuestList
 from heterofed.tasks.model import PartyStatus, Task, TaskStatus
 from heterofed.wire.headers import HEADER_BYTES
@@ -58,8 +61,9 @@ def launch(scheduler: Scheduler, task_id: str, *, host: bool, recover: bool = Fa
 
 
 def _launch_here(scheduler: Scheduler, task_id: str, host: bool, recover: bool) -> TaskResult:
-    if recover and open_directory(scheduler.settings).find(task_id).status is TaskStatus.COMPLETED:
+    if recover and (task := open_directory(scheduler.settings, task_id).find(task_id)).status is TaskStatus.COMPLETED:
         show_logs(scheduler.settings.progress)
+        scheduler._obey_completed(task)
         return scheduler.completed_before(task_id)
     with seat_in(task_id, scheduler.feature_key, scheduler.settings, host=host, name=scheduler.name) as seat:
         return scheduler.take_part(seat, recover=recover)
@@ -85,7 +89,7 @@ def seat_in(
     print_errors_plainly()
     if not isinstance(task_id, str) or not task_id:
         raise ConfigError(f"task_id is {task_id!r}", expected="the id that `heterofed task create` printed")
-    directory = open_directory(settings)
+    directory = open_directory(settings, task_id)
     task = directory.find(task_id)
     _check_may_start(task, feature_key)
     with ended_by_sigterm(), ExitStack() as at_the_end:
@@ -101,8 +105,10 @@ def seat_in(
                     advice="Wait for it or stop it; if it is another party, give each its own feature_key.",
                 ) from None
         progress = make_progress(settings.progress, feature_key)
+        record = StoreRecord(directory, task, feature_key, upload=settings.upload)
+        at_the_end.push(_when_all_is_said(record))
         open_door = _HostDoor if host else _CollaboratorDoor
-        door = open_door(directory, task, feature_key, settings, progress)
+        door = open_door(directory, task, feature_key, settings, progress, record)
         at_the_end.callback(door.withdraw)
         yield Seat(
             task_id=task_id,
@@ -112,9 +118,22 @@ def seat_in(
             connect=door.connect,
             settings=settings,
             progress=progress,
-            record=StoreRecord(directory, task, feature_key),
+            record=record,
             host_moved=door.host_moved,
+            rounds=task.rounds,
+            options=task.options,
+            uncertainty=task.uncertainty,
         )
+
+
+def _when_all_is_said(record: StoreRecord) -> Callable[..., None]:
+    """Return what waits, at the end of a party, for its last words to arrive; not for long where it was told to end."""
+
+    def wait(kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        hurried = kind is not None and not issubclass(kind, Exception)
+        record.reporter.close(SHORT_PATIENCE_S if hurried else PATIENCE_S)
+
+    return wait
 
 
 @contextmanager
@@ -134,89 +153,20 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class StoreRecord:
-    """Keeps a task's course in the task store.
-
-    The record is for people: when it cannot be written, training goes on and a warning says so.
-
-    Args:
-        directory: where the store is.
-        task: the task as it was at the start.
-        feature_key: this party.
-    """
-
-    def __init__(self, directory: Directory, task: Task, feature_key: str) -> None:
-        self._directory = directory
-        self._task_id = task.id
-        self._me = feature_key
-        # What had failed before we started is old news: its people may be about to start it again.
-        self._old_failures = {each.feature_key for each in task.parties if each.status is PartyStatus.FAILED}
-        self._old_task_failure = task.status is TaskStatus.FAILED
-        self._unreadable = False
-
-    def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
-        """Note the status of the whole task."""
-        try:
-            self._directory.store.move(self._task_id, status, reason)
-        except HeterofedError as error:
-            if status is TaskStatus.FAILED and self._is(TaskStatus.CANCELLED):
-                return  # that is why it failed
-            logger.warning("the task's record was not updated: %s", error)
-
-    def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
-        """Note the status of this party."""
-        try:
-            self._directory.store.set_party(self._task_id, self._me, status=status, reason=reason)
-        except HeterofedError as error:
-            logger.warning("the task's record was not updated: %s", error)
-
-    def log(self, text: str) -> None:
-        """Keep a line with the task."""
-        try:
-            self._directory.store.log(self._task_id, self._me, text)
-        except HeterofedError as error:
-            logger.warning("the task's log was not written: %s", error)
-
-    def is_completed(self) -> bool:
-        """Return whether the store says that the task is completed."""
-        return self._is(TaskStatus.COMPLETED)
-
-    def _is(self, status: TaskStatus) -> bool:
-        try:
-            return self._directory.find(self._task_id).status is status
-        except HeterofedError:
-            return False
-
-    def look(self) -> None:
-        """Raise TaskAborted if another party failed since we started, or the task was cancelled."""
-        try:
-            task = self._directory.find(self._task_id)
-        except HeterofedError as error:
-            if not self._unreadable:
-                logger.warning("the task's record cannot be read: %s", error)
-            self._unreadable = True
-            return
-        self._unreadable = False
-        if task.status is TaskStatus.CANCELLED:
-            raise TaskAborted(f"task {task.id} was cancelled" + (f": {task.reason}" if task.reason else ""))
-        for party in task.parties:
-            if party.status is not PartyStatus.FAILED:
-                self._old_failures.discard(party.feature_key)
-            elif party.feature_key not in self._old_failures and party.feature_key != self._me:
-                raise TaskAborted(f"ended the task: {party.reason}", party=party.feature_key)
-        if task.status is not TaskStatus.FAILED:
-            self._old_task_failure = False
-        elif not self._old_task_failure:
-            raise TaskAborted(f"task {task.id} failed: {task.reason}")
-
-
 class _Door(ABC):
     """What both roles know of the way to the others."""
 
     def __init__(
-        self, directory: Directory, task: Task, feature_key: str, settings: Settings, progress: Progress
+        self,
+        directory: Directory,
+        task: Task,
+        feature_key: str,
+        settings: Settings,
+        progress: Progress,
+        record: StoreRecord,
     ) -> None:
         self._directory = directory
+        self._record = record
         self._task = task
         self._me = feature_key
         self._settings = settings
@@ -255,7 +205,7 @@ class _HostDoor(_Door):
             self._me,
             bind=self._settings.bind,
             key=self._pair,
-            doorkeeper=GuestList(self._directory, self._task.id),
+            doorkeeper=GuestList(self._directory, self._task.id, known=self._record.reporter.known),
             plain_parties=None if encrypted else self._task.feature_keys,
             max_message_bytes=self._settings.max_message_bytes + HEADER_BYTES,
         )
@@ -268,10 +218,7 @@ class _HostDoor(_Door):
 
     def withdraw(self) -> None:
         """Say that this host listens no more."""
-        try:
-            self._directory.withdraw_host(self._task.id, self._me)
-        except HeterofedError as error:
-            logger.warning("the host's address was not withdrawn: %s", error)
+        self._record.withdraw()
 
 
 class _CollaboratorDoor(_Door):
@@ -280,7 +227,6 @@ class _CollaboratorDoor(_Door):
     _address: HostAddress | None = None
 
     def _open(self) -> None:
-        self._record = StoreRecord(self._directory, self._task, self._me)
         self._directory.announce_collaborator(self._task.id, self._me, self._pair.public)
 
     def connect(self) -> tuple[str, Transport]:
@@ -288,11 +234,11 @@ class _CollaboratorDoor(_Door):
         limit = self._settings.gather_timeout_s
         began = time.monotonic()
         next_notice = began + self._settings.notice_every_s
-        while (address := self._directory.host_of(self._task.id)) is None:
+        while (address := host_in(self._record.task())) is None:
             self._record.look()
             if self._record.is_completed():
                 raise AlreadyCompleted
-            _check_not_over(self._directory.find(self._task.id), self._me)
+            _check_not_over(self._record.task(), self._me)
             waited = time.monotonic() - began
             if limit and waited >= limit:
                 raise PeerTimeout(
@@ -329,7 +275,7 @@ class _CollaboratorDoor(_Door):
     def host_moved(self) -> bool:
         """Whether the host is announced at another address than the one we connected to."""
         try:
-            now = self._directory.host_of(self._task.id)
+            now = host_in(self._record.task())
         except HeterofedError:
             return False  # the look at the record says so
         return now is not None and now != self._address

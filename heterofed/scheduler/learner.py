@@ -26,6 +26,7 @@ from heterofed.scheduler.figures import ExchangeFigures, RoundFigures
 from heterofed.scheduler.party import Party
 from heterofed.scheduler.party_trainer import PartyTrainer
 from heterofed.scheduler.terms import summary
+from heterofed.tasks.options import UncertaintyName
 from heterofed.training.devices import unwrapped
 from heterofed.training.hooks import (
     HookBase,
@@ -36,6 +37,7 @@ from heterofed.training.hooks import (
     ProgressBar,
 )
 from heterofed.training.registries import apply_hook, load_plugins, trainer_class
+from heterofed.uncertainty import SwagHook
 
 T = TypeVar("T", bound=PartyTrainer[Any])
 
@@ -219,6 +221,23 @@ class Learner(Party):
         with self._calling(method), self._computing.autocast(device_of(self.feature_model)):
             yield
 
+    def _round_at_hand(self) -> int:
+        return self.current_round
+
+    def _note_round(self) -> None:
+        """Keep for the task's record what the round at hand has cost."""
+        now = self.current_round
+        swag = any(isinstance(each, SwagHook) and now >= each.from_round for each in self.trainer.hooks.values())
+        # Where the task asks for moments, each round is waited for, also one after which our user's hook takes none.
+        asked = self._seat is not None and self._seat.uncertainty == "swag"
+        self._telling.done(now, self.storage, swag=swag or asked)
+
+    def _collect(self, uncertainty: UncertaintyName | None) -> None:
+        """Collect what the task wants after each round; a hook of the user's own that does stays the only one."""
+        collects = any(isinstance(each, SwagHook) for each in self.trainer.hooks.values())
+        if uncertainty == "swag" and not collects:
+            self.trainer.register_hooks([SwagHook()])
+
     def _last_scores(self) -> str:
         """Return the last row of every metric set, in words."""
         last = [(table.headers, table.rows()[-1]) for table in self._metric_sets.values() if len(table)]
@@ -281,6 +300,7 @@ class Learner(Party):
         if trainer.done_in_routine:
             where = f"after batch {trainer.done_in_routine} of round {trainer.round + 1}"
         self._at_seat.progress.say(f"{self.feature_key} goes on {where} (checkpoint {name})")
+        self._telling.tell_again(self._metric_sets)
 
     def _kept_models(self) -> dict[str, nn.Module]:
         return {"feature": unwrapped(self.feature_model)}

@@ -79,6 +79,10 @@ class Link(Line):
         self._say = say
         self._next_look = time.monotonic() + LOOK_AROUND_S
 
+    def tell_of_the_lost(self, lost: Callable[[str, str], None]) -> None:
+        """Have a function called with each peer whose link goes down, and with what is the matter."""
+        self._absences.lost = lost
+
     def send(self, to: str, message: AnyMessage, timeout_s: float = 0.0) -> None:
         """Send a message to a peer.
 

@@ -20,6 +20,7 @@ from heterofed.scheduler.checks import check_count, check_seconds
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.recovery import Alignment, Points
 from heterofed.scheduler.seat import Seat
+from heterofed.scheduler.telling import Telling
 from heterofed.scheduler.templates import PartyTemplates
 from heterofed.tasks.model import check_feature_key
 from heterofed.training.devices import Computing
@@ -74,6 +75,9 @@ class Party(PartyTemplates):
         self.out_dir = None if out_dir is None else Path(out_dir)
         self._metric_sets = {name: MetricsTable(keys) for name, keys in declared_metrics(type(self)).items()}
         self._seat: Seat | None = None
+        self._telling = Telling(lambda: self._seat.record if self._seat is not None else None, self._round_at_hand)
+        for name, table in self._metric_sets.items():
+            self._telling.listen_to(name, table)
         self._party_link: Link | None = None
         self._session_key = b""
         self._recovers = False
@@ -122,6 +126,10 @@ class Party(PartyTemplates):
         if self._seat is None:
             raise ConfigError("this scheduler is in no task yet", advice="Call launch_task(task_id=…).")
         return self._seat
+
+    def _round_at_hand(self) -> int:
+        """Return the number of the round in progress; a party that trains nothing has none."""
+        return 0
 
     @property
     def _linked(self) -> Link:

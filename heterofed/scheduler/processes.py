@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 from heterofed.errors import ConfigError, TaskAborted, TaskFailed
 from heterofed.metrics.progress import NoProgress, logger
 from heterofed.scheduler.following import Follower
-from heterofed.scheduler.seat import TERMINATED, Seat, TaskResult
+from heterofed.scheduler.seat import TERMINATED, Seat, TaskRecord, TaskResult
 from heterofed.scheduler.sharing import Leader
 from heterofed.scheduler.sharing_words import End
-from heterofed.tasks.model import PartyStatus, TaskStatus
 from heterofed.training.team import Team, as_limit
 from heterofed.wire.transport import Transport
 
@@ -86,7 +85,7 @@ def _follow(party: Scheduler, team: Team, task_id: str) -> TaskResult:
         connect=_nobody,
         settings=party.settings,
         progress=NoProgress(party.feature_key),
-        record=_NoRecord(),
+        record=TaskRecord(),  # the first process has the task's
     )
     follower = Follower(party, team)
     party._replicas = follower
@@ -165,26 +164,6 @@ def _handled(handlers: dict[signal.Signals, object]) -> Iterator[list[signal.Sig
 
 
 # --- the seat of a process that has none ------------------------------------------------------------------------------
-
-
-class _NoRecord:
-    """Keeps nothing: the first process has the task's record."""
-
-    def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
-        """Nothing."""
-
-    def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
-        """Nothing."""
-
-    def log(self, text: str) -> None:
-        """Nothing."""
-
-    def look(self) -> None:
-        """Nothing."""
-
-    def is_completed(self) -> bool:
-        """Return False: it is not known here."""
-        return False
 
 
 def _nobody() -> tuple[str, Transport]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from heterofed.scheduler.base import Scheduler
 
 S = TypeVar("S", bound="Scheduler")
+
+LOOK_EVERY_S = 1.0
+"""How often a party that trains looks at the task's record."""
 
 
 class ResumingTrainer(Trainer, Generic[S], ABC):
@@ -41,6 +45,7 @@ class ResumingTrainer(Trainer, Generic[S], ABC):
         self._rng_again: str | None = None
         self._started_run = ""
         self._points_kept = 0
+        self._next_look = 0.0
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -106,7 +111,10 @@ class ResumingTrainer(Trainer, Generic[S], ABC):
         """Run a round, as in `Trainer`; where a party was started again, meet and go on from a common checkpoint."""
         try:
             self._settle()
-            return super().next_round()
+            if not super().next_round():
+                return False
+            self.party._telling.closed()
+            return True
         except PeerRestarted as restarted:
             self.party._meet_again(restarted)
             return True
@@ -127,8 +135,19 @@ class ResumingTrainer(Trainer, Generic[S], ABC):
         if self._points_kept >= self.party.max_to_keep:
             self.checkpointer.remove(START_NAME)
 
+    def round_done(self) -> None:
+        """Keep for the task's record what the round has cost: its checkpoint is to hold that, too."""
+        self.party._note_round()
+
     def batch_done(self) -> None:
-        """Write the checkpoint that the host wants here, and the untagged ones that hooks have asked for."""
+        """Write the checkpoint that the host wants here, and the untagged ones that hooks have asked for.
+
+        Raises:
+            TaskAborted: the task was cancelled.
+        """
+        if time.monotonic() >= self._next_look:  # a party that never waits long does not look by waiting
+            self._next_look = time.monotonic() + LOOK_EVERY_S
+            self.party._at_seat.record.look_for_cancel()
         done = self.done_in_routine - 1
         if done in self.stops:
             self.stops.remove(done)
@@ -144,12 +163,14 @@ class ResumingTrainer(Trainer, Generic[S], ABC):
             "tables": {name: table.rows() for name, table in self.party._metric_sets.items()},
             "ids": self._ids_digest(),
             "pass": {"rows": self.ctx.get("num_samples", 0), "loss": [loss.total, loss.rows, loss.last]},
+            "told": self.party._telling.state_dict(),
         }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Put the rows of the metric tables back; those of a set that is not declared any more are left out."""
         self._resumed_ids = state["ids"]
         self._resumed_pass = state["pass"]
+        self.party._telling.load_state_dict(state.get("told", {}))
         for name, rows in state["tables"].items():
             if name in self.party._metric_sets:
                 self.party._metric_sets[name].replace_rows(rows)

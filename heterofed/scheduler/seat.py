@@ -7,18 +7,19 @@ only this.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from heterofed.config import Settings
 from heterofed.errors import HeterofedError, PeerRestarted, TaskFailed
 from heterofed.frames.messages import Matching, Reveal
 from heterofed.metrics.progress import Progress
-from heterofed.metrics.tables import MetricsTable
+from heterofed.metrics.tables import Cell, MetricsTable
 from heterofed.tasks.model import MIN_PARTIES, PartyStatus, TaskStatus
+from heterofed.tasks.options import TrainerOptions, UncertaintyName
 from heterofed.wire.transport import Transport
 
 
@@ -26,8 +27,11 @@ class AlreadyCompleted(Exception):
     """The task's record says that it is completed: this party's outputs were written before."""
 
 
-class TaskRecord(Protocol):
-    """Where a task's course is kept for people to see."""
+class TaskRecord:
+    """Where a task's course is kept for people to see; this one keeps nothing, others override what they keep.
+
+    No call makes its caller wait for another machine.
+    """
 
     def task_is(self, status: TaskStatus, reason: str | None = None) -> None:
         """Note the status of the whole task; only the host calls it."""
@@ -35,14 +39,39 @@ class TaskRecord(Protocol):
     def party_is(self, status: PartyStatus, reason: str | None = None) -> None:
         """Note the status of this party."""
 
+    def begins_anew(self) -> None:
+        """Note that all parties begin with the first round: what was kept of an earlier run is forgotten."""
+
     def log(self, text: str) -> None:
         """Keep a line that the user pushed."""
+
+    def round_finished(self, round_: int, figures: Mapping[str, Cell] | None = None) -> None:
+        """Note that this party has closed a round, and its "loss" and "seconds" where they are known."""
+
+    def test_finished(self, round_: int, scores: Mapping[str, Cell]) -> None:
+        """Note that the model of a round was tested; only the host calls it."""
+
+    def swag_finished(self, round_: int) -> None:
+        """Note that this party has collected the moments of a round."""
+
+    def lost(self, party: str, reason: str) -> None:
+        """Note that a party is away and waited for; only the host calls it."""
+
+    def measured(self, set_: str, row: int, round_: int | None, values: Mapping[str, Cell]) -> None:
+        """Keep a row of a metric set: its place there from 0, and the round in which it was recorded, if known."""
+
+    def outputs(self, files: tuple[Path, ...], *, host: bool) -> None:
+        """Keep those files of this party's results that its settings let out."""
 
     def look(self) -> None:
         """Raise TaskAborted if the record says that another party failed, or that the task was cancelled."""
 
+    def look_for_cancel(self) -> None:
+        """Raise TaskAborted if the record says that the task was cancelled; other ends are heard of from the peers."""
+
     def is_completed(self) -> bool:
         """Return whether the record says that the task is completed."""
+        return False
 
 
 TERMINATED = 128 + 15
@@ -71,6 +100,12 @@ class Seat:
     """What deadlines are measured by, in seconds."""
     host_moved: Callable[[], bool] = lambda: False
     """True when the host is at another address than the one we connected to."""
+    rounds: int | None = None
+    """How many rounds the task says; None: as many as the host's own code says."""
+    options: TrainerOptions | None = None
+    """What the task says of tests and checkpoints; None: as the parties' own code says."""
+    uncertainty: UncertaintyName | None = None
+    """What the task wants this party to collect after each round; None: as its own code says."""
 
     def matching(self, reveal: Reveal = "both") -> Matching:
         """Return how this party would match ids."""

@@ -1,4 +1,4 @@
-"""The tables of the task store, and how its database is opened and locked.
+"""How the database of the task store is opened and locked.
 
 On SQLite the write-ahead log lets readers pass writers, and a writer takes its lock at the start of its transaction, so
 two of them queue and never deadlock. On a server a writer locks the row of its task (see `TaskStore`).
@@ -19,64 +19,26 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from heterofed.errors import ConfigError, OutputError
+from heterofed.tasks.tables import TABLES, metadata, party_table, task_table
+
+__all__ = ["BUSY_TIMEOUT_S", "Database", "metadata"]
 
 BUSY_TIMEOUT_S = 10.0
-LONGEST_NAME = 200
-"""Of a task, in characters."""
-LONGEST_VALUE = 1000
-"""Of an endpoint or a public key, in characters or bytes; real ones have some dozens."""
-
-_metadata = sa.MetaData()
-task_table = sa.Table(
-    "tasks",
-    _metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("name", sa.String(LONGEST_NAME), nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text),
-    sa.Column("created_at", sa.Float, nullable=False),  # seconds since the epoch
-    sa.Column("expires_at", sa.Float),  # the same; nobody new comes in from then on
-)
-party_table = sa.Table(
-    "parties",
-    _metadata,
-    sa.Column("task_id", sa.ForeignKey("tasks.id"), primary_key=True),
-    sa.Column("feature_key", sa.String(64), primary_key=True),
-    sa.Column("position", sa.Integer, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text),
-    sa.Column("role", sa.String(16)),
-    sa.Column("public_key", sa.LargeBinary(LONGEST_VALUE)),
-    sa.Column("endpoint", sa.String(LONGEST_VALUE)),
-    sa.Column("key_trusted", sa.Boolean),  # NULL is no
-    # A key belongs to one party, or one could speak for another.
-    sa.UniqueConstraint("task_id", "public_key", name="one_party_per_key"),
-)
-_one_host = party_table.c.role == "host"
-sa.Index("one_host", party_table.c.task_id, unique=True, sqlite_where=_one_host, postgresql_where=_one_host)
-log_table = sa.Table(
-    "task_log",
-    _metadata,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("task_id", sa.ForeignKey("tasks.id"), nullable=False, index=True),
-    sa.Column("at", sa.Float, nullable=False),  # seconds since the epoch
-    sa.Column("party", sa.String(64), nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
-)
 
 
 class Database:
-    """An opened database that holds the three tables.
+    """An opened database that holds the tables of a task store.
 
     Args:
         path_or_url: a SQLite file (it and its folder are created, for this user alone), or a SQLAlchemy URL.
+        create: whether to create the tables that are missing; a hub's migrations do it themselves.
 
     Raises:
         ConfigError: the URL is wrong, its driver is missing, or it is a database that no other process could see.
         OutputError: the file cannot be created or is no database.
     """
 
-    def __init__(self, path_or_url: str | os.PathLike[str]) -> None:
+    def __init__(self, path_or_url: str | os.PathLike[str], *, create: bool = True) -> None:
         text = os.fspath(path_or_url)
         try:
             url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=str(Path(text).absolute()))
@@ -103,11 +65,21 @@ class Database:
             self._use_write_ahead_log()
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
+        if create:
+            self.create_tables()
+
+    def close(self) -> None:
+        """Close the connections that are kept open to a server; a later transaction opens new ones."""
+        self._engine.dispose()
+
+    def create_tables(self) -> None:
+        """Create the tables of a task store that are missing, and the columns that an earlier version lacks."""
         with self.transaction() as connection:
-            ready = sa.inspect(connection).has_table(log_table.name) and not _missing(connection)
+            there = set(sa.inspect(connection).get_table_names())
+            ready = there >= {table.name for table in TABLES} and not _missing(connection)
         if not ready:
             with self.transaction(write=True) as connection:
-                _metadata.create_all(connection)
+                metadata.create_all(connection, tables=TABLES)
                 for column in _missing(connection):
                     _add(connection, column)
 
@@ -125,6 +97,19 @@ class Database:
                     yield connection
         except SQLAlchemyError as error:
             raise self._unusable(error) from error
+
+    @contextmanager
+    def held_open(self) -> Iterator[None]:
+        """Keep a SQLite file open while the block runs: who closes it last copies the write-ahead log, each time."""
+        if self._engine.dialect.name != "sqlite":
+            yield
+            return
+        held = sqlite3.connect(self.where, check_same_thread=False)
+        try:
+            held.execute("SELECT count(*) FROM sqlite_master").fetchall()  # it opens the file only now
+            yield
+        finally:
+            held.close()
 
     def _create_file(self, path: Path) -> None:
         try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heterofed.config import Settings
 from heterofed.errors import UnknownTask
-from heterofed.tasks.model import Task
+from heterofed.tasks.interface import Tasks
+from heterofed.tasks.joined import read_joined
+from heterofed.tasks.model import Party, Task
 from heterofed.tasks.store import TaskStore
 
 STORE_FILE = "tasks.db"
@@ -26,24 +29,50 @@ class HostAddress:
     """The host's CURVE key, Z85-encoded."""
 
 
-class Directory:
-    """Tasks of one store, as the parties of this machine look them up. Safe to use from several threads.
+def host_in(task: Task) -> HostAddress | None:
+    """Return where a task's host is, or None while no host is up."""
+    for party in task.parties:
+        if party.role == "host" and party.endpoint is not None and party.public_key is not None:
+            return HostAddress(party.feature_key, party.endpoint, party.public_key)
+    return None
 
-    Every method raises `UnknownTask` for a task that is not in the store, except `party_of`; `ConfigError` for a
-    feature key that is not the task's; and `OutputError` when the store fails.
+
+class Directory:
+    """Tasks of one store or hub, as the parties of this machine look them up. Safe to use from several threads.
+
+    Every method raises `UnknownTask` for a task that is not there, except `party_of`; `ConfigError` for a feature key
+    that is not the task's; and what the store or the hub raises when it fails.
 
     Args:
         store: where the tasks are kept.
         home: the folder in which the parties of this machine keep their keys.
+        pinned: of a hub: task id -> party -> the only public key that is this party, whatever the hub says. So it
+            cannot put itself between two parties by listing keys of its own. None: `store` is this machine's.
+        joined_as: as which party this machine joined the task that it was opened for; None: as none.
     """
 
-    def __init__(self, store: TaskStore, home: Path) -> None:
+    def __init__(
+        self,
+        store: Tasks,
+        home: Path,
+        pinned: Mapping[str, Mapping[str, bytes]] | None = None,
+        joined_as: str | None = None,
+    ) -> None:
         self.store = store
         self.home = home
+        self.joined_as = joined_as
+        self.at_hub = pinned is not None
+        """Whether a hub has the record."""
+
+        self._pinned = pinned or {}
 
     def find(self, task_id: str) -> Task:
-        """Return a task as it is now."""
-        return self.store.get(task_id)
+        """Return a task as it is now, with the keys that this machine's people trust."""
+        task = self.store.get(task_id)
+        keys = self._pinned.get(task.id)
+        if not keys:
+            return task
+        return replace(task, parties=tuple(_with_key(party, keys) for party in task.parties))
 
     def announce_host(self, task_id: str, feature_key: str, endpoint: str, public_key: bytes) -> None:
         """Say that a party is the host, where it listens and which key proves it.
@@ -63,10 +92,7 @@ class Directory:
 
     def host_of(self, task_id: str) -> HostAddress | None:
         """Return where the host is, or None while no host is up."""
-        for party in self.store.get(task_id).parties:
-            if party.role == "host" and party.endpoint is not None and party.public_key is not None:
-                return HostAddress(party.feature_key, party.endpoint, party.public_key)
-        return None
+        return host_in(self.find(task_id))
 
     def withdraw_host(self, task_id: str, feature_key: str) -> None:
         """Say that the host listens no more. It stays the host, and may announce itself again."""
@@ -81,16 +107,59 @@ class Directory:
             OutputError: the store fails; who asks must keep the key out.
         """
         try:
-            task = self.store.get(task_id)
+            task = self.find(task_id)
         except UnknownTask:
             return None
         return task.owner_of(public_key) if task.why_over() is None else None
 
 
-def open_directory(settings: Settings) -> Directory:
-    """Open the directory of this machine, `tasks.db` under `settings.home`; creates both if they are not there.
+def _with_key(party: Party, keys: Mapping[str, bytes]) -> Party:
+    key = keys.get(party.feature_key)
+    if key is not None:
+        return replace(party, public_key=key, key_trusted=True)
+    if party.public_key in keys.values():  # of somebody else, who is known
+        return replace(party, public_key=None, key_trusted=False)
+    return party
+
+
+def open_directory(settings: Settings, task_id: str | None = None) -> Directory:
+    """Open the place where a task is: the hub that it was joined at, or the hub of the settings, or this machine.
+
+    Args:
+        settings: `hub` and `token` name a hub; `home` has the store of this machine, `tasks.db`, which is created if
+            it is not there, and what was joined.
+        task_id: without it, what was joined is left alone.
+
+    Raises:
+        OutputError: the files cannot be created or used.
+        ConfigError: the hub's URL is none.
+    """
+    known = read_joined(settings.home)
+    joined = known.get(task_id) if task_id is not None else None
+    pinned = {each: known[each].keys for each in known}
+    me = None if joined is None else joined.party
+    if joined is not None and joined.hub:
+        return Directory(open_hub(settings, joined.hub, joined.token), settings.home, pinned, me)
+    if settings.hub and me is None:
+        return Directory(open_hub(settings, settings.hub, settings.token), settings.home, pinned)
+    return open_local(settings, me)
+
+
+def open_local(settings: Settings, joined_as: str | None = None) -> Directory:
+    """Open the store of this machine, `tasks.db` under `settings.home`; both are created if they are not there.
 
     Raises:
         OutputError: they cannot be created or used.
     """
-    return Directory(TaskStore(settings.home / STORE_FILE), settings.home)
+    return Directory(TaskStore(settings.home / STORE_FILE), settings.home, joined_as=joined_as)
+
+
+def open_hub(settings: Settings, url: str, token: str) -> Tasks:
+    """Open the tasks of a hub.
+
+    Raises:
+        ConfigError: the URL is none, or HETEROFED_HUB_CA holds no certificate.
+    """
+    from heterofed.tasks.client import HubClient  # here, because the store of this machine does without HTTP
+
+    return HubClient(url, token, ca=settings.hub_ca)

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Literal
 
 from heterofed.errors import ConfigError
+from heterofed.tasks.options import TrainerOptions, UncertaintyName
 
 Role = Literal["host", "collaborator"]
 """What a party is in a task; known once it is launched."""
@@ -120,6 +121,21 @@ class Task:
 
     expires_at: datetime | None = None
     """From then on nobody new comes in; None: never. With its time zone, UTC."""
+
+    rounds: int | None = None
+    """How many rounds the host trains; None: as many as its own code says."""
+
+    options: TrainerOptions | None = None
+    """They win over the host's own; None: the host's."""
+
+    launched_at: datetime | None = None
+    """When everybody was last told to start, with its time zone, UTC; None: never."""
+
+    round: int = 0
+    """Rounds that the host has finished."""
+
+    uncertainty: UncertaintyName | None = None
+    """What the parties collect to say later how sure the network is; None: as their own code says."""
 
     def owner_of(self, public_key: bytes) -> str | None:
         """Return the feature key of the party that has this public key, or None."""

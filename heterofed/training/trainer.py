@@ -277,6 +277,10 @@ class Trainer(Routines):
             raise ConfigError("this trainer has no folder for checkpoints", advice="Give it checkpoint_folder=….")
         return Checkpointer(self.checkpoint_folder, parts_of(self), max_to_keep=self._max_to_keep)
 
+    def keep_all_checkpoints(self) -> None:
+        """Keep every numbered checkpoint from now on."""
+        self._max_to_keep = None
+
     def request_checkpoint(self, name: str = "", *, tag: bool = True) -> None:
         """Write a checkpoint once the hooks at hand are done, so that it holds what they have changed.
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import psi
-from heterofed.scheduler.launch import StoreRecord
+from heterofed.scheduler.record import StoreRecord
 from heterofed.tasks.directory import Directory, HostAddress
 from heterofed.training.stateful import read_state
 from tests.chaos.stops import NAMES, Flag, stop_at

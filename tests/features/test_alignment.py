@@ -124,7 +124,9 @@ def test_ordered_ids_show_how_many_they_are_and_not_which() -> None:
 
 
 @pytest.mark.parametrize(
-    "ids", [["b", "a"], ("b", "a"), iter(["b", "a"]), np.array(["b", "a"]), {"b": 1, "a": 2}], ids=repr
+    "ids",
+    [["b", "a"], ("b", "a"), iter(["b", "a"]), np.array(["b", "a"]), {"b": 1, "a": 2}],
+    ids=["list", "tuple", "iterator", "array", "dict"],
 )
 def test_any_collection_of_unique_text_is_taken_in_its_order(ids: object) -> None:
     assert checked_ids(ids, "load_local_ids") == ["b", "a"]
@@ -182,7 +184,9 @@ def test_ids_that_cannot_be_matched_are_refused_and_none_is_named(ids: object, t
     assert "4711" not in shown
 
 
-@pytest.mark.parametrize("ids", [{"b", "c", "a"}, frozenset("bca"), {"b": 1, "c": 1, "a": 1}.keys()], ids=repr)
+@pytest.mark.parametrize(
+    "ids", [{"b", "c", "a"}, frozenset("bca"), {"b": 1, "c": 1, "a": 1}.keys()], ids=["set", "frozenset", "keys"]
+)
 def test_a_split_given_as_a_set_is_sorted(ids: object) -> None:
     assert ordered(ids, "split_dataset") == ["a", "b", "c"]
 
@@ -197,7 +201,11 @@ def test_a_part_of_a_split_may_be_empty(ids: object) -> None:
     assert ordered(ids, "split_dataset") == []
 
 
-@pytest.mark.parametrize("ids", [None, "", b"", "abc", {1, "a"}, [1], ["a", "a"], [""]], ids=repr)
+@pytest.mark.parametrize(
+    "ids",
+    [None, "", b"", "abc", {1, "a"}, [1], ["a", "a"], [""]],
+    ids=["None", "no text", "no bytes", "text", "a number in a set", "a number", "twice", "empty"],
+)
 def test_a_split_that_is_no_collection_of_unique_text_is_refused(ids: object) -> None:
     with pytest.raises(AlignmentError, match="split_dataset returned"):
         ordered(ids, "split_dataset")

@@ -15,7 +15,7 @@ import pytest
 from heterofed import HeterofedError, TaskAborted
 from heterofed.metrics.progress import NoProgress
 from heterofed.scheduler.link import Link
-from heterofed.scheduler.seat import Seat, TaskResult
+from heterofed.scheduler.seat import Seat, TaskRecord, TaskResult
 from heterofed.simulate import _InTurn, _seeded_state, _Turn
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from heterofed.wire.memory import MemoryHub
@@ -54,7 +54,7 @@ class Record:
     dead: set[str] = field(default_factory=set)
 
 
-class PartyRecord:
+class PartyRecord(TaskRecord):
     """One party's view of it; a dead one writes nothing."""
 
     def __init__(self, record: Record, party: str) -> None:

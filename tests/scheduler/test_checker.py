@@ -8,18 +8,18 @@ import pytest
 
 from heterofed import ConfigError, DataChecker, Settings, TemplateError, UnknownTask
 from heterofed.tasks.directory import open_directory
+from heterofed.tasks.interface import Tasks
 from heterofed.tasks.model import PartyStatus, Task, TaskStatus
-from heterofed.tasks.store import TaskStore
 from tests.tiny import Host
 
 
 @pytest.fixture
-def store() -> TaskStore:
+def store() -> Tasks:
     return open_directory(Settings.from_env()).store
 
 
 @pytest.fixture
-def task(store: TaskStore) -> Task:
+def task(store: Tasks) -> Task:
     return store.create("tiny", ["host", "c1"])
 
 
@@ -33,7 +33,7 @@ def checker(task_id: str, outcome: Any, feature_key: str | None = None) -> DataC
     return Checker(task_id, feature_key)
 
 
-def test_a_task_is_verified_when_all_its_parties_are(store: TaskStore, task: Task) -> None:
+def test_a_task_is_verified_when_all_its_parties_are(store: Tasks, task: Task) -> None:
     assert checker(task.id, True, "host").execute_verification() is True
     assert store.get(task.id).status is TaskStatus.VERIFYING
     assert [party.status for party in store.get(task.id).parties] == [PartyStatus.VERIFIED, PartyStatus.INVITED]
@@ -43,7 +43,7 @@ def test_a_task_is_verified_when_all_its_parties_are(store: TaskStore, task: Tas
     assert store.get(task.id).status is TaskStatus.VERIFIED
 
 
-def test_without_a_feature_key_it_speaks_for_every_party_of_this_machine(store: TaskStore, task: Task) -> None:
+def test_without_a_feature_key_it_speaks_for_every_party_of_this_machine(store: Tasks, task: Task) -> None:
     checker(task.id, True).execute_verification()
 
     assert store.get(task.id).status is TaskStatus.VERIFIED
@@ -51,7 +51,7 @@ def test_without_a_feature_key_it_speaks_for_every_party_of_this_machine(store: 
 
 @pytest.mark.parametrize(("outcome", "reason"), [(False, None), ((False, "no rows"), "no rows")])
 def test_refused_data_keep_their_party_from_launching_until_a_later_check(
-    outcome: Any, reason: str | None, store: TaskStore, task: Task
+    outcome: Any, reason: str | None, store: Tasks, task: Task
 ) -> None:
     assert checker(task.id, outcome, "host").execute_verification() is False
     assert store.get(task.id).party("host").status is PartyStatus.REJECTED
@@ -66,7 +66,7 @@ def test_refused_data_keep_their_party_from_launching_until_a_later_check(
     assert store.get(task.id).party("host").status is PartyStatus.VERIFIED
 
 
-def test_a_check_that_raises_counts_as_refused_and_keeps_its_cause(store: TaskStore, task: Task) -> None:
+def test_a_check_that_raises_counts_as_refused_and_keeps_its_cause(store: Tasks, task: Task) -> None:
     with pytest.raises(TemplateError, match=r"host, while checking its data: Checker\.verify_data\(\) raised KeyError"):
         checker(task.id, KeyError("secret"), "host").execute_verification()
 
@@ -76,7 +76,7 @@ def test_a_check_that_raises_counts_as_refused_and_keeps_its_cause(store: TaskSt
     assert "secret" not in str(party.reason)
 
 
-def test_a_check_that_names_no_party_does_not_lift_what_another_class_refused(store: TaskStore, task: Task) -> None:
+def test_a_check_that_names_no_party_does_not_lift_what_another_class_refused(store: Tasks, task: Task) -> None:
     class Strict(DataChecker):
         def verify_data(self) -> bool:
             return False
@@ -90,7 +90,7 @@ def test_a_check_that_names_no_party_does_not_lift_what_another_class_refused(st
     assert store.get(task.id).status is TaskStatus.VERIFIED
 
 
-def test_a_check_that_names_no_party_leaves_running_ones_alone(store: TaskStore, task: Task) -> None:
+def test_a_check_that_names_no_party_leaves_running_ones_alone(store: Tasks, task: Task) -> None:
     store.set_party(task.id, "c1", status=PartyStatus.ONLINE)
 
     checker(task.id, False).execute_verification()

@@ -18,7 +18,8 @@ import torch
 
 from heterofed import ConfigError, DataError, OutputError, Settings, UnknownTask, run_locally
 from heterofed.metrics.progress import NoProgress
-from heterofed.scheduler.launch import StoreRecord, _CollaboratorDoor, ended_by_sigterm
+from heterofed.scheduler.launch import _CollaboratorDoor, ended_by_sigterm
+from heterofed.scheduler.record import StoreRecord
 from heterofed.tasks.directory import Directory, open_directory
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from tests.tiny import Collaborator, Host, same_bits, unsplit
@@ -480,7 +481,9 @@ def test_a_record_that_vanishes_does_not_end_a_running_task(task_id: str, direct
 def test_a_record_that_cannot_be_read_does_not_tell_whether_the_host_moved(
     task_id: str, directory: Directory, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    door = _CollaboratorDoor(directory, directory.find(task_id), "c1", Settings.from_env(), NoProgress("c1"))
+    task = directory.find(task_id)
+    record = StoreRecord(directory, task, "c1")
+    door = _CollaboratorDoor(directory, task, "c1", Settings.from_env(), NoProgress("c1"), record)
     for each in home.glob("tasks.db*"):
         each.unlink()
 
