@@ -34,7 +34,6 @@ from heterofed.scheduler.early import EarlyBatches, Watchers, numbered
 from heterofed.scheduler.gradient import gradient_of
 from heterofed.scheduler.pace import Pace
 from heterofed.scheduler.party_trainer import PartyTrainer
-from heterofed.scheduler.rehearsal import Rehearsal
 from heterofed.training.context import Context, CtxVar
 from heterofed.training.devices import moved
 from heterofed.training.hooks import EarlyStopper, HookBase
@@ -64,7 +63,6 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
         """Batch in flight -> when its embedding left, by the performance counter."""
         self._watchers = Watchers()
         self._early: EarlyBatches | None = None
-        self._rehearsal = Rehearsal(lambda: party._linked.arrived())
         self._left_early: int | None = None  # the batch whose embedding has left before its turn
         self._cleared = False  # whether the gradients of the batch before were cleared while we waited
 
@@ -202,8 +200,7 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
                 self.source.prefetch()
         meter = self.party._linked.meter
         waited_s = meter.waited_s[self.party._host_key]
-        with self._rehearsal:
-            answer = self._answer((Gradient, Proceed), "gradient of", batch)
+        answer = self._answer((Gradient, Proceed), "gradient of", batch)
         if (left := self._left_at.pop(batch, None)) is not None:
             meter.note_trip(time.perf_counter() - left, meter.waited_s[self.party._host_key] - waited_s)
         gradient = None

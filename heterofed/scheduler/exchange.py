@@ -16,7 +16,6 @@ from heterofed.frames.messages import LOCK_STEP, AnyMessage, BatchesEnd, CheckIn
 from heterofed.frames.precision import unpack_as
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.packing import precision_of
-from heterofed.scheduler.rehearsal import HostRehearsal
 from heterofed.scheduler.waits import Deadline
 
 M = TypeVar("M", bound=AnyMessage)
@@ -62,7 +61,6 @@ class HostExchange:
         self._dtype = torch.float32 if self._precision is not None else None
         self._held: dict[str, list[AnyMessage]] = {peer: [] for peer in check_ins}
         self._ends_message = True
-        self._rehearsal = HostRehearsal(link.arrived)
 
     def begin_round(self, number: int, moving: frozenset[str] | None) -> None:
         """Enter a round.
@@ -98,13 +96,12 @@ class HostExchange:
         deadline = Deadline(self._timeout_s, self._link.clock)
         found: dict[str, Tensor] = {}
         while pending := [peer for peer in self._link.peers if peer not in found]:
-            with self._rehearsal:
-                peer, message = self._link.expect(
-                    (Embedding, BatchesEnd),
-                    from_=pending,
-                    waiting_for=f"embedding of round {self.round}, batch {self.batch}",
-                    timeout_s=deadline,
-                )
+            peer, message = self._link.expect(
+                (Embedding, BatchesEnd),
+                from_=pending,
+                waiting_for=f"embedding of round {self.round}, batch {self.batch}",
+                timeout_s=deadline,
+            )
             if isinstance(message, BatchesEnd):
                 problem = f"ended after {message.batches} batches where {self._link.party} has more"
                 raise self._misaligned(peer, problem, "as many batches")

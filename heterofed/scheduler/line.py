@@ -162,10 +162,6 @@ class Line:
         """Seconds since the link to a peer broke; 0.0 while it is up."""
         return self._transport.down_for(peer)
 
-    def arrived(self) -> bool:
-        """Whether something has come that nobody has looked at, as far as that can be told at once."""
-        return bool(self._apart) or self._transport.arrived()
-
     def close(self, linger_s: float = 2.0) -> None:
         """Close the transport; for up to `linger_s` seconds stay until the peers have what was sent."""
         self._transport.close(linger_s)

@@ -176,10 +176,6 @@ class ReliableTransport(Transport):
             if now >= deadline:
                 late = late + 1 if came is not None else _IN_A_ROW + 1
 
-    def arrived(self) -> bool:
-        """See `Transport.arrived`."""
-        return bool(self._ready or self._restarted) or self._inner.arrived()
-
     def down_for(self, party: str) -> float:
         """See `Transport.down_for`."""
         down_s = self._inner.down_for(party)

@@ -88,10 +88,6 @@ class Transport(ABC):
             WireError: this end is closed.
         """
 
-    def arrived(self) -> bool:
-        """Whether something is there for `receive`, as far as that can be told at once; True where it cannot."""
-        return True
-
     @abstractmethod
     def down_for(self, party: str) -> float:
         """Seconds since the link to a party broke; 0.0 while it is up, and before it was ever up."""

@@ -93,16 +93,6 @@ class Contract:
         assert arrival(star.host).sender == "bank"
         assert arrival(end).sender == HOST
 
-    def test_an_end_to_which_something_has_come_never_says_otherwise(self, star: Star) -> None:
-        end = meet(star, "bank")
-        end.send(HOST, [b"x"])
-        star.host.send("bank", [b"y"])
-        deadline = time.monotonic() + PATIENCE_S
-        while not (star.host.arrived() and end.arrived()):
-            assert time.monotonic() < deadline
-        assert content(arrival(star.host)) == [b"x"]
-        assert content(arrival(end)) == [b"y"]
-
     def test_each_end_says_whose_it_is(self, star: Star) -> None:
         assert (star.host.party, star.join("bank").party) == (HOST, "bank")
 

@@ -161,13 +161,6 @@ def star() -> Iterator[TcpStar]:
     star.close()
 
 
-def test_an_end_knows_that_nothing_has_come(star: TcpStar) -> None:
-    end = meet(star, "bank")
-    for each in (star.host, end):
-        assert each.receive(0.05) is None  # what the transports tell each other at first
-        assert not each.arrived()
-
-
 @pytest.fixture
 def brisk_star() -> Iterator[TcpStar]:
     """With heartbeats so fast that a test can wait for a death."""

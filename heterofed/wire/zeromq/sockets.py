@@ -29,7 +29,6 @@ _LARGEST_BLOCK_BYTES = (32 << 20) - (64 << 10)
 """glibc adapts to no larger ones."""
 
 _MORE = int(zmq.SNDMORE)
-_ARRIVALS = int(zmq.POLLIN)
 AT_ONCE = int(zmq.NOBLOCK)
 
 logger = logging.getLogger(__name__)
@@ -154,10 +153,6 @@ class End(Transport):
     def keep(self, frames: Sequence[Buffer]) -> list[Buffer]:
         """See `Transport.keep`. The one copy of a big frame is in libzmq's memory, and every send refers to it."""
         return cast("list[Buffer]", keep(frames))  # what is none, nobody but our send looks into
-
-    def arrived(self) -> bool:
-        """See `Transport.arrived`."""
-        return self._closed or bool(int(self._socket.getsockopt(zmq.EVENTS)) & _ARRIVALS)
 
     def close(self, linger_s: float = 2.0) -> None:
         """See `Transport.close`."""
