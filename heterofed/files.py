@@ -83,25 +83,34 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_synced(path: Path, write: Callable[[BinaryIO], object], *, named: Path | None = None) -> None:
+def write_synced(
+    path: Path, write: Callable[[BinaryIO], object], *, named: Path | None = None, private: bool = False
+) -> None:
     """Let `write` fill a file, and wait until it is on the disk: for a folder that is temporary itself.
 
     Args:
         path: the file.
         write: is called with it, open.
         named: what an error calls it; by default `path`.
+        private: whether it is for this user alone, from its first byte on; else as the system's mask says.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with refused(named or path), path.open("wb") as file:
+    mode = 0o600 if private else 0o666
+    with refused(named or path), open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], *, private: bool = False) -> Path:
     """Let `write` fill a file that appears under `path` only once it is complete and on the disk.
+
+    Args:
+        path: the file.
+        write: is called with it, open.
+        private: as for `write_synced`.
 
     Raises:
         OutputError: the file cannot be written; an earlier file of this name is untouched.
@@ -109,7 +118,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     with refused(path):
         try:
-            write_synced(part, write, named=path)
+            write_synced(part, write, named=path, private=private)
             part.replace(path)
         except BaseException:
             with suppress(OSError):  # what is told is why it could not be written

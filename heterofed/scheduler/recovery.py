@@ -10,11 +10,9 @@ A *point* is a number of batches; two parties that stand at one point of one run
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -46,13 +44,8 @@ def keep_alignment(folder: Path, alignment: Alignment) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-
-    def write(file: BinaryIO) -> None:
-        if hasattr(os, "fchmod"):  # not on every system
-            os.fchmod(file.fileno(), 0o600)
-        file.write(msgspec.msgpack.encode(alignment))
-
-    write_whole(make_folder(folder) / ALIGNMENT_FILE, write)
+    path = make_folder(folder) / ALIGNMENT_FILE
+    write_whole(path, lambda file: file.write(msgspec.msgpack.encode(alignment)), private=True)
 
 
 def find_alignment(folder: Path, own_ids: Sequence[str]) -> Alignment | None:

@@ -11,6 +11,7 @@ none, a missing cell of a new row is like the mean, or like no category. Fractio
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from typing import Annotated, ClassVar, Literal
 
@@ -63,11 +64,11 @@ class Encoder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             parts.append(cells.missing[:, None].astype(np.float64))
         return np.concatenate(parts, axis=1)
 
-    def _names(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod  # for the type checker: a struct of msgspec cannot be an ABC
+    def _names(self) -> list[str]: ...
 
-    def _encode(self, cells: Cells, unseen: Unseen) -> Floats:
-        raise NotImplementedError
+    @abstractmethod
+    def _encode(self, cells: Cells, unseen: Unseen) -> Floats: ...
 
 
 class Numeric(Encoder, frozen=True, tag="numeric"):

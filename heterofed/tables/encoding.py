@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -14,7 +13,7 @@ import pandas as pd
 from heterofed.errors import ConfigError, DataError
 from heterofed.tables.columns import Columns, FeatureKind
 from heterofed.tables.encoders import AnyEncoder, Categorical, Fitting, Unseen
-from heterofed.tables.sealed import load, save, sealed, sha256_of, unsealed
+from heterofed.tables.sealed import Fitted, unsealed
 from heterofed.tables.values import cells_of
 
 VERSION: Final = 1
@@ -31,14 +30,13 @@ class _Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="table
     columns: tuple[AnyEncoder, ...]
 
 
-class TableEncoder:
+class TableEncoder(Fitted[_Saved]):
     """Turns rows into an array (rows, width) of float32; made by `fit`, `from_json` or `load`.
 
     Equal encoders give equal bits for a row, whatever the other rows are.
     """
 
-    def __init__(self, saved: _Saved) -> None:
-        self._saved = saved
+    _called = "the table encoder"
 
     @classmethod
     def fit(
@@ -93,12 +91,6 @@ class TableEncoder:
             raise DataError("there are no rows to fit the columns to", expected="at least one train id")
         return cls(_Saved(VERSION, count, unseen, tuple(each.fitted() for each in fittings.values())))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TableEncoder) and self._saved == other._saved
-
-    def __hash__(self) -> int:
-        return hash(self._saved)
-
     def __repr__(self) -> str:
         return f"TableEncoder({len(self.columns)} columns, width {self.width})"
 
@@ -137,11 +129,6 @@ class TableEncoder:
         """Of the array."""
         return np.dtype(np.float32)
 
-    @property
-    def sha256(self) -> str:
-        """Tells it from every other one."""
-        return sha256_of(self._saved)
-
     def transform(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
         """Return rows as an array (rows, width), in their order; columns that are not needed may be there.
 
@@ -162,40 +149,14 @@ class TableEncoder:
             start += each.width
         return result
 
-    def to_json(self) -> str:
-        """Return all of it as JSON with a SHA-256. It holds means, deviations and categories of this party's rows."""
-        return sealed(self._saved)
-
     @classmethod
-    def from_json(cls, text: str | bytes, *, name: str = "the table encoder") -> TableEncoder:
-        """Return the encoder that gave this JSON, to the bit.
-
-        Raises:
-            DataError: it was changed, or is something else.
-        """
+    def _unsealed(cls, text: str | bytes, name: str) -> _Saved:
         saved = unsealed(text, _Saved, name)
         names = [each.name for each in saved.columns]
         categories = [[*each.values, *each.rare] for each in saved.columns if isinstance(each, Categorical)]
         if not names or any(len(set(each)) < len(each) for each in (names, *categories)):
             raise DataError(f"{name} names no columns, or a column or category twice")
-        return cls(saved)
-
-    def save(self, path: Path) -> Path:
-        """Write it as JSON, whole or not at all.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        return save(path, self.to_json())
-
-    @classmethod
-    def load(cls, path: Path) -> TableEncoder:
-        """Read what `save` wrote.
-
-        Raises:
-            DataError: it cannot be read, was changed, or is something else.
-        """
-        return cls.from_json(load(path), name=str(path))
+        return saved
 
     def describe(self) -> list[tuple[str, ...]]:
         """Return a table of texts for a model card, header first: columns and what becomes of them, but no values."""

@@ -14,7 +14,6 @@ How the kind of task is recognised; the first line that fits holds:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -26,7 +25,7 @@ from heterofed.errors import ConfigError, DataError
 from heterofed.tables.answers import AskedTask, Label, Task, check_task, labels_of, task_of, text_of
 from heterofed.tables.encoders import Finite, Scale
 from heterofed.tables.ordered import OrderedTable
-from heterofed.tables.sealed import load, save, sealed, sha256_of, unsealed
+from heterofed.tables.sealed import Fitted, unsealed
 from heterofed.tables.sums import Moments
 from heterofed.tables.values import cells_of
 
@@ -51,11 +50,10 @@ class _Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="label
     scale: Scale
 
 
-class LabelEncoder:
+class LabelEncoder(Fitted[_Saved]):
     """Turns label columns into an array and back; made by `fit`, `from_json` or `load`."""
 
-    def __init__(self, saved: _Saved) -> None:
-        self._saved = saved
+    _called = "the label encoder"
 
     @classmethod
     def fit(
@@ -109,12 +107,6 @@ class LabelEncoder:
                 counts.reverse()
         return cls(_Saved(VERSION, kind, names, tuple(known), tuple(counts), len(places), 0.0, 1.0))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LabelEncoder) and self._saved == other._saved
-
-    def __hash__(self) -> int:
-        return hash(self._saved)
-
     def __repr__(self) -> str:
         return f"LabelEncoder({self.task}, {len(self.columns)} columns)"
 
@@ -152,11 +144,6 @@ class LabelEncoder:
     def dtype(self) -> np.dtype[Any]:
         """Of the array."""
         return np.dtype(np.int64 if self.task == "multiclass" else np.float32)
-
-    @property
-    def sha256(self) -> str:
-        """Tells it from every other one."""
-        return sha256_of(self._saved)
 
     def transform(self, frame: pd.DataFrame) -> npt.NDArray[Any]:
         """Return the labels of rows as an array, see this module's header.
@@ -226,40 +213,14 @@ class LabelEncoder:
             weights = self._saved.rows / (len(counts) * few)
         return np.where((counts > 0) & (weights > 0), weights, 1).astype(np.float32)
 
-    def to_json(self) -> str:
-        """Return all of it as JSON with a SHA-256. It holds the classes and how many rows each had."""
-        return sealed(self._saved)
-
     @classmethod
-    def from_json(cls, text: str | bytes, *, name: str = "the label encoder") -> LabelEncoder:
-        """Return the encoder that gave this JSON, to the bit.
-
-        Raises:
-            DataError: it was changed, or is something else.
-        """
+    def _unsealed(cls, text: str | bytes, name: str) -> _Saved:
         saved = unsealed(text, _Saved, name)
         classes = len(saved.classes)
         wanted = {"binary": classes == 2, "regression": classes == 0}.get(saved.task, classes > 0)
         if not saved.columns or not wanted or len(saved.counts) != classes or len(set(saved.classes)) != classes:
             raise DataError(f"{name} does not have the classes of a {saved.task} task")
-        return cls(saved)
-
-    def save(self, path: Path) -> Path:
-        """Write it as JSON, whole or not at all.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        return save(path, self.to_json())
-
-    @classmethod
-    def load(cls, path: Path) -> LabelEncoder:
-        """Read what `save` wrote.
-
-        Raises:
-            DataError: it cannot be read, was changed, or is something else.
-        """
-        return cls.from_json(load(path), name=str(path))
+        return saved
 
     def describe(self) -> list[tuple[str, ...]]:
         """Return a table of texts, header first: the classes and their rows. For the host's own eyes."""

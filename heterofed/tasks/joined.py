@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from heterofed.errors import ConfigError, OutputError
-from heterofed.files import refused, settle
+from heterofed.files import refused, write_whole
 from heterofed.tasks.forms import Form, read_field
 
 FILE = "joined.json"
@@ -118,17 +116,4 @@ def _read(form: Any) -> Joined:
 
 
 def _write(path: Path, form: Form) -> None:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        # For this user alone from its first byte on.
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(form, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
-    settle(path.parent)
+    write_whole(path, lambda file: file.write(json.dumps(form, indent=1).encode()), private=True)
