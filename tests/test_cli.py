@@ -267,7 +267,7 @@ def all_at_once(*commands: Sequence[object], **environment: str) -> list[subproc
 def test_two_parties_write_what_they_share_in_the_forms_that_they_like(tmp_path: Path) -> None:
     task_id = task_of("bank", "shop")
     (tmp_path / "bank.csv.gz").write_bytes(
-        gzip.compress(f'age,id\n3,007\n4,"Smith, Jo"\n5,{PATIENT}\n6,Zo\u00eb\n7,8\n'.encode())
+        gzip.compress(f'age,id\n3,007\n4,"Smith, Jo"\n5,{PATIENT}\n6,Zo\u00eb\n7,8\n'.encode(), mtime=0)
     )
     (tmp_path / "shop.txt").write_bytes(f"\ufeffZoe\u0308\r\n{PATIENT} \r\nSmith, Jo\r\n007\r\n08\r\n".encode())
 
