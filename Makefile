@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test chaos bench check format clean
+.PHONY: demo test docs chaos bench check format clean
 
 demo: $(VENV)/.demos
 	$(BIN)/heterofed demo mnist --rounds 5 --out runs/demo
@@ -14,6 +14,10 @@ test: $(VENV)/.dev
 	$(BIN)/python -m coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered
+
+# The pages of docs/ as a site in site/, which works from the folder; warnings are errors, and nothing is loaded from elsewhere.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Everything that can go wrong, tried on real processes: an hour and more; CHAOS=short: a quarter of it.
 # Full disks need root and Linux; elsewhere they are told as "not run".
@@ -40,7 +44,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from heterofed.scheduler.checker import DataChecker
     from heterofed.scheduler.collaborator import CollaboratorScheduler
     from heterofed.scheduler.host import HostScheduler
+    from heterofed.scheduler.predicting.predictions import PredictedBatch, Predictions, RowStatus
     from heterofed.scheduler.seat import TaskResult
-    from heterofed.simulate import LocalRun, run_locally
+    from heterofed.simulate import LocalRun, predict_locally, run_locally
+    from heterofed.tabular import TableCollaborator, TableHost
     from heterofed.training.context import CtxVar
     from heterofed.training.hooks.base import HookBase
     from heterofed.training.local import LocalTrainer
@@ -81,9 +83,14 @@ __all__ = [
     "PeerRefused",
     "PeerRestarted",
     "PeerTimeout",
+    "PredictedBatch",
+    "Predictions",
     "ProtocolError",
     "RemoteProtocolError",
+    "RowStatus",
     "Settings",
+    "TableCollaborator",
+    "TableHost",
     "TaskAborted",
     "TaskFailed",
     "TaskResult",
@@ -94,6 +101,7 @@ __all__ = [
     "WireError",
     "get_event_storage",
     "logger",
+    "predict_locally",
     "register_hook",
     "register_metric",
     "register_metrics",
@@ -120,6 +128,12 @@ _ELSEWHERE = {
     "Trainer": "heterofed.training.trainer",
     "get_event_storage": "heterofed.metrics.storage",
     "logger": "heterofed.metrics.progress",
+    "PredictedBatch": "heterofed.scheduler.predicting.predictions",
+    "Predictions": "heterofed.scheduler.predicting.predictions",
+    "RowStatus": "heterofed.scheduler.predicting.predictions",
+    "TableCollaborator": "heterofed.tabular",
+    "TableHost": "heterofed.tabular",
+    "predict_locally": "heterofed.simulate",
     "register_hook": "heterofed.training.registries",
     "register_metric": "heterofed.metrics.calculator",
     "register_metrics": "heterofed.metrics.tables",

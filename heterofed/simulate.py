@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,14 @@ from heterofed.scheduler.checks import check_constructed
 from heterofed.scheduler.collaborator import CollaboratorScheduler
 from heterofed.scheduler.host import HostScheduler
 from heterofed.scheduler.local_record import NO_TASK, SharedRecord
-from heterofed.scheduler.seat import Seat, TaskResult, as_failure
+from heterofed.scheduler.manifest import RunManifest
+from heterofed.scheduler.predicting.audit_log import AuditLog
+from heterofed.scheduler.predicting.loading import find_run
+from heterofed.scheduler.predicting.opening import Absent, predicting
+from heterofed.scheduler.predicting.predictions import Predictions
+from heterofed.scheduler.predicting.serve_limits import ServeLimits
+from heterofed.scheduler.predicting.serving import Server
+from heterofed.scheduler.seat import Seat, TaskRecord, TaskResult, as_failure
 from heterofed.wire.keys import KeyPair
 from heterofed.wire.memory import MemoryHub
 from heterofed.wire.transport import Buffer, Delivery, Transport
@@ -140,6 +147,93 @@ def run_locally(
             advice="See what it does; its thread still runs.",
         )
     return LocalRun({key: results[key] for key in keys})
+
+
+@contextmanager
+def predict_locally(
+    host: HostScheduler,
+    *collaborators: CollaboratorScheduler,
+    ids: Sequence[str] | None = None,
+    absent: Absent = "fail",
+    wait: float = 5.0,
+) -> Iterator[Predictions]:
+    """Predict with what a completed run has trained, all parties in this process, inside a `with` block.
+
+    Args:
+        host: of the run in its `out_dir`.
+        collaborators: those that are there, each with the `out_dir` of its own run; the others are absent.
+        ids: as in `HostScheduler.open_predictions`.
+        absent: as there.
+        wait: how long to wait for a party that is not given, in seconds.
+
+    Raises:
+        HeterofedError: what went wrong, from the party where it began.
+    """
+    manifest = find_run(host, "host", None)
+    found = {each.feature_key: (each, find_run(each, "collaborator", manifest.task_id)) for each in collaborators}
+    if strange := sorted(found.keys() - set(manifest.parties[1:])) or len(found) < len(collaborators):
+        raise ConfigError(
+            f"the collaborators are {', '.join(each.feature_key for each in collaborators)}",
+            party=host.feature_key,
+            expected=f"some of {', '.join(manifest.parties[1:])}, each once" + f" (not {strange})" * bool(strange),
+        )
+    if absent != "fail":
+        wait = wait if found else 0.001
+    hub = MemoryHub(host=host.feature_key)
+    record = _UntilOver()
+    errors: dict[str, BaseException] = {}
+
+    def seat_of(party: Scheduler) -> Seat:
+        end = hub.transport(party.feature_key)
+        return Seat(
+            task_id=manifest.task_id,
+            task_name=manifest.task_name,
+            feature_key=party.feature_key,
+            parties=manifest.parties,
+            connect=lambda: (host.feature_key, end),
+            settings=party.settings,
+            progress=NoProgress(party.feature_key),
+            record=record,
+        )
+
+    def answer(party: CollaboratorScheduler, seat: Seat, run: RunManifest) -> None:
+        try:
+            Server(party, seat, run, ServeLimits(idle_s=0), AuditLog(None, run.task_id)).serve_one(0.0)
+        except BaseException as error:
+            errors[party.feature_key] = error
+        finally:
+            seat.connect()[1].close()
+
+    threads = [
+        threading.Thread(target=answer, args=(party, seat_of(party), run), name=f"heterofed {key}")
+        for key, (party, run) in found.items()
+    ]
+    seat = seat_of(host)
+    with ExitStack() as at_the_end:
+        for thread in threads:
+            thread.start()
+            at_the_end.callback(thread.join, JOIN_S)
+        try:
+            with predicting(host, seat, manifest, ids, absent=absent, wait_s=wait) as predictions:
+                yield predictions
+        except (TaskAborted, WireError) as error:
+            record.over = True
+            at_the_end.close()
+            raise root_of({**errors, host.feature_key: error}, manifest.parties) from None
+        finally:
+            record.over = True
+            seat.connect()[1].close()
+
+
+class _UntilOver(TaskRecord):
+    """Ends the waits of those that the host could not tell that it has ended."""
+
+    over = False
+
+    def look(self) -> None:
+        """Raise TaskAborted if it has."""
+        if self.over:
+            raise TaskAborted("the host has ended")
 
 
 def root_of(errors: dict[str, BaseException], keys: Sequence[str]) -> BaseException:

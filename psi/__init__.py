@@ -1,7 +1,8 @@
 """Private set intersection: which sample ids parties share, and nothing about the others.
 
 Bytes in, bytes out: an `Initiator` and a `Responder` each take the other's messages and give their own; carrying
-them is the caller's. `intersect` runs all of them in one process. How it works and who learns what: docs/psi.md.
+them is the caller's. `intersect` runs all of them in one process. How to use it: docs/guides/psi.md; who learns what:
+docs/explanation/psi.md.
 """
 
 from __future__ import annotations

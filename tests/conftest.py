@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start hear Ctrl-C, also where the tests run in the background and have it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("HETEROFED_HOME", str(folder))
     monkeypatch.setenv("HETEROFED_PROGRESS", "off")
-    monkeypatch.setenv("HETEROFED_GATHER_TIMEOUT_S", "20")
+    monkeypatch.setenv("HETEROFED_GATHER_TIMEOUT_S", "45")
     monkeypatch.setenv("HETEROFED_REJOIN_TIMEOUT_S", "1")
     for name in ("HETEROFED_DATA", "HETEROFED_HUB", "HETEROFED_TOKEN"):
         monkeypatch.delenv(name, raising=False)

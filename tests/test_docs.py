@@ -47,7 +47,9 @@ from tests.own_batches import OwnCollaborator, OwnHost
 from tests.tiny import Collaborator, Host
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+TUTORIAL = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs" / "tutorial").glob("*.md"))]
+"""Five pages, and one script."""
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 
 _BLOCK = re.compile(r"^```(\w*) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -100,43 +102,73 @@ def modules_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", [name for name in NAMES if blocks(name, "python")])
-def test_the_python_of_a_page_runs(page: str, tmp_path: Path, modules_of_a_page: None) -> None:
+def run_pages(pages: list[str], folder: Path) -> None:
+    """Run the Python of pages one after the other, as one script."""
     namespace: dict[str, Any] = {"__name__": "page"}
-    for block in blocks(page, "python"):
+    for block in [block for page in pages for block in blocks(page, "python")]:
         if block.mark == "no-run":
             continue
-        assert block.mark == "", f"{page}:{block.line} has the unknown mark {block.mark!r}"
+        assert block.mark == "", f"{block.page}:{block.line} has the unknown mark {block.mark!r}"
         if module := re.match(r"# (\w+\.py)\n", block.text):
-            (tmp_path / module[1]).write_text(block.text)
-        code = compile("\n" * block.line + block.text, str(ROOT / page), "exec")
+            (folder / module[1]).write_text(block.text)
+        code = compile("\n" * block.line + block.text, str(ROOT / block.page), "exec")
         exec(code, namespace)  # noqa: S102 - our own pages
 
 
-def test_only_a_launch_with_a_placeholder_is_not_run() -> None:
-    unrun = [block for name in NAMES for block in blocks(name, "python") if block.mark == "no-run"]
+@pytest.mark.parametrize("page", [name for name in NAMES if blocks(name, "python") and name not in TUTORIAL])
+def test_the_python_of_a_page_runs(page: str, tmp_path: Path, modules_of_a_page: None) -> None:
+    run_pages([page], tmp_path)
 
-    assert len(unrun) <= 1
-    assert all('launch_task(task_id="ID")' in block.text for block in unrun)
+
+def test_the_five_steps_of_the_tutorial_run_as_one_script(tmp_path: Path, modules_of_a_page: None) -> None:
+    assert len(TUTORIAL) == 5
+    run_pages(TUTORIAL, tmp_path)
+
+
+def unrun(call: str) -> str:
+    """Return the one block that is not run by itself and has this call."""
+    found = [block.text for name in NAMES for block in blocks(name, "python") if block.mark == "no-run"]
+    wanted = [text for text in found if call in text]
+    assert len(wanted) == 1, f"{len(wanted)} blocks have {call}"
+    return wanted[0]
+
+
+def test_only_what_needs_other_processes_is_not_run() -> None:
+    found = [block for name in NAMES for block in blocks(name, "python") if block.mark == "no-run"]
+
+    assert len(found) == 3
+    assert unrun('launch_task(task_id="ID")') and unrun(".open_predictions(") and unrun(".answer_predictions()")
 
 
 @pytest.mark.processes
-def test_the_two_processes_of_the_quickstart_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_two_processes_of_the_tutorial_train_and_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules_of_a_page: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One is this process: every other one has to import torch first."""
-    script = tmp_path / "party.py"
-    script.write_text(blocks("docs/quickstart.md", "python")[0].text)
+    for block in [block for page in TUTORIAL for block in blocks(page, "python")]:
+        if module := re.match(r"# (\w+\.py)\n", block.text):
+            (tmp_path / module[1]).write_text(block.text)
     task = open_directory(Settings.from_env()).store.create("readmission", ["hospital", "pharmacy"])
+    answering = unrun(".answer_predictions()").replace("ID", task.id)
+    (tmp_path / "other.py").write_text(
+        "import runpy\nfrom pathlib import Path\n"
+        "runpy.run_path('pharmacy.py', run_name='__main__')\n"
+        "from pharmacy import pharmacy\n" + answering
+    )
     other = subprocess.Popen(
-        [sys.executable, str(script), "pharmacy", task.id],
+        [sys.executable, "other.py", task.id],
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    monkeypatch.setattr(sys, "argv", [str(script), "hospital", task.id])
+    monkeypatch.setattr(sys, "argv", ["hospital.py", task.id])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # launch_task puts its own there
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        namespace = runpy.run_path(str(tmp_path / "hospital.py"), run_name="__main__")
+        code = unrun(".open_predictions(").replace("ID", task.id)
+        exec(code, {"hospital": namespace["hospital"], "Path": Path})  # noqa: S102 - our own pages
         output, _ = other.communicate(timeout=30)
     finally:
         other.kill()
@@ -144,6 +176,8 @@ def test_the_two_processes_of_the_quickstart_train(tmp_path: Path, monkeypatch: 
     assert other.returncode == 0, output
     assert (tmp_path / "runs" / task.id / "hospital" / "scores.csv").is_file()
     assert (tmp_path / "runs" / task.id / "pharmacy" / "feature_model_pharmacy.pt").is_file()
+    assert "['patient-0150', 'patient-0060'] tensor(" in capsys.readouterr().out
+    assert output.splitlines()[-1] == "2"
 
 
 # --- commands -----------------------------------------------------------------------------------------------------
@@ -155,8 +189,9 @@ def commands(first_word: str) -> Iterator[tuple[str, list[str], bool]]:
         for block in blocks(name, "bash", "console", "shell", "sh"):
             for number, line in enumerate(block.text.splitlines(), start=block.line + 1):
                 for part in re.split(r"&&|;", line.split("#")[0]):
-                    if part.strip().startswith(first_word + " "):
-                        yield f"{name}:{number}", shlex.split(part)[1:], True
+                    command = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", part.strip())
+                    if command.startswith(first_word + " "):
+                        yield f"{name}:{number}", shlex.split(command)[1:], True
         prose = _BLOCK.sub(lambda found: "\n" * found[0].count("\n"), text_of(name))
         for found in re.finditer(rf"`{re.escape(first_word)} ([^`\n]+)`", prose):
             yield f"{name}:{prose.count(chr(10), 0, found.start()) + 1}", shlex.split(found[1]), False
@@ -177,9 +212,9 @@ def test_every_heterofed_command_is_one() -> None:
 def check_command(words: list[str], where: str, *, whole: bool) -> None:
     command: Any = typer.main.get_command(app)
     while subcommands := getattr(command, "commands", None):
-        if words and any(words[0] in option.opts for option in command.params):
+        if words and (words[0] == "--help" or any(words[0] in option.opts for option in command.params)):
             return
-        if not words and command.invoke_without_command:
+        if not words and (command.invoke_without_command or not whole):
             return
         assert words and words[0] in subcommands, f"{where}: there is no command {words[:1]} in {sorted(subcommands)}"
         command = subcommands[words[0]]
@@ -196,11 +231,13 @@ def check_command(words: list[str], where: str, *, whole: bool) -> None:
             continue
         assert word in options, f"{where}: there is no option {word}; there are {sorted(options)}"
         given.append(options[word])
-        assert next(rest, None) is not None, f"{where}: {word} has no value"
+        if not options[word].is_flag:
+            assert next(rest, None) is not None, f"{where}: {word} has no value"
     assert len(plain) <= len(arguments), f"{where}: too many words"
     if whole:
         missing = [each.opts[0] for each in options.values() if each.required and each not in given]
-        assert not missing and len(plain) == len(arguments), f"{where}: {missing or 'an argument'} is missing"
+        needed = sum(each.required for each in arguments)
+        assert not missing and len(plain) >= needed, f"{where}: {missing or 'an argument'} is missing"
 
 
 def check_demo(words: list[str], where: str) -> None:
@@ -233,7 +270,7 @@ def test_every_script_that_is_called_is_there_with_its_options() -> None:
             unknown = {word for word in words if word.startswith("--")} - known
             assert not unknown, f"{where}: {script} has no {unknown}"
         seen.add(script)
-    assert {"demos/mnist_split/host.py", "demos/mnist_split/collaborator.py", "party.py"} <= seen
+    assert {"demos/mnist_split/host.py", "demos/mnist_split/collaborator.py", "hospital.py", "two_tables.py"} <= seen
 
 
 def test_every_make_target_is_one() -> None:
@@ -250,7 +287,9 @@ def test_every_make_target_is_one() -> None:
 
 def test_the_diagram_of_the_phases_is_that_of_the_table() -> None:
     found = re.search(
-        r"<!-- phases: begin -->\n```mermaid\n(.*?)\n```\n<!-- phases: end -->", text_of("docs/protocol.md"), re.S
+        r"<!-- phases: begin -->\n```mermaid\n(.*?)\n```\n<!-- phases: end -->",
+        text_of("docs/reference/protocol.md"),
+        re.S,
     )
 
     assert found is not None
@@ -258,15 +297,15 @@ def test_the_diagram_of_the_phases_is_that_of_the_table() -> None:
 
 
 def test_every_message_is_in_the_table_with_its_direction() -> None:
-    shown = {cells[0].strip("`"): cells[1] for cells in rows_of_table("docs/protocol.md", r"`[A-Z]\w+`")}
+    shown = {cells[0].strip("`"): cells[1] for cells in rows_of_table("docs/reference/protocol.md", r"`[A-Z]\w+`")}
 
     assert shown == {kind.__name__: (kind.__doc__ or "").split(":")[0].lower() for kind in get_args(AnyMessage)}
 
 
 def test_every_kind_of_the_numbered_layer_is_in_its_table_and_the_sizes_are_those_of_the_code() -> None:
-    text = text_of("docs/protocol.md")
+    text = text_of("docs/reference/protocol.md")
 
-    assert [cells[0] for cells in rows_of_table("docs/protocol.md", "[A-Z]+")] == [kind.name for kind in Kind]
+    assert [cells[0] for cells in rows_of_table("docs/reference/protocol.md", "[A-Z]+")] == [kind.name for kind in Kind]
     assert f"a header of {HEADER_BYTES} bytes" in text
     assert f"without one, {MAX_PLAIN_BYTES >> 20} MiB" in text
 
@@ -277,7 +316,7 @@ def test_every_error_has_its_section_and_no_example_is_of_another() -> None:
         for name, value in vars(heterofed.errors).items()
         if isinstance(value, type) and issubclass(value, HeterofedError)
     ]
-    text = text_of("docs/errors.md")
+    text = text_of("docs/reference/errors.md")
 
     assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == classes
     for name, section in re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL):
@@ -286,7 +325,9 @@ def test_every_error_has_its_section_and_no_example_is_of_another() -> None:
 
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:
-    shown = {cells[1].strip("`"): cells for cells in rows_of_table("docs/configuration.md", r"`HETEROFED_\w+`")}
+    shown = {
+        cells[1].strip("`"): cells for cells in rows_of_table("docs/reference/configuration.md", r"`HETEROFED_\w+`")
+    }
 
     assert list(shown) == [each.name for each in fields(Settings)]
     for name, cells in shown.items():
@@ -304,7 +345,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
 
 
 def test_every_argument_of_a_scheduler_is_in_a_table_with_its_default() -> None:
-    shown = {cells[0].strip("`"): cells[1] for cells in rows_of_table("docs/configuration.md", r"`[a-z_]+`")}
+    shown = {cells[0].strip("`"): cells[1] for cells in rows_of_table("docs/reference/configuration.md", r"`[a-z_]+`")}
     expected = {
         name: each.default
         for role in (CollaboratorScheduler, HostScheduler)
@@ -318,7 +359,7 @@ def test_every_argument_of_a_scheduler_is_in_a_table_with_its_default() -> None:
 
 
 def test_the_page_on_recovery_has_the_defaults_of_its_settings() -> None:
-    shown = {cells[0].strip("`"): cells[2] for cells in rows_of_table("docs/recovery.md", r"`[a-z_]+`")}
+    shown = {cells[0].strip("`"): cells[2] for cells in rows_of_table("docs/guides/recovery.md", r"`[a-z_]+`")}
     arguments = inspect.signature(HostScheduler).parameters
 
     assert shown == {
@@ -328,7 +369,7 @@ def test_the_page_on_recovery_has_the_defaults_of_its_settings() -> None:
 
 
 def test_every_trigger_is_in_the_table_with_its_method() -> None:
-    shown = [cells[:2] for cells in rows_of_table("docs/hooks-and-metrics.md", r"`(on|before|after)_\w+`")]
+    shown = [cells[:2] for cells in rows_of_table("docs/guides/hooks-and-metrics.md", r"`(on|before|after)_\w+`")]
     methods = {trigger: point for point, trigger in POINTS.items()}
 
     assert sorted(trigger.strip("`") for trigger, _ in shown) == sorted(ALL_TRIGGERS)
@@ -338,11 +379,11 @@ def test_every_trigger_is_in_the_table_with_its_method() -> None:
 
 @pytest.mark.parametrize("role", [HostScheduler, CollaboratorScheduler])
 def test_every_method_that_users_write_is_explained(role: type[Any]) -> None:
-    text = text_of("docs/write-a-scheduler.md")
+    text = text_of("docs/guides/write-a-scheduler.md")
     optional = {"split_dataset", "load_batch", "iterate_train_feature", "iterate_test_feature", "validate_context"}
-    optional |= {"build_hooks", "build_writers", "make_schedule"}
+    optional |= {"build_hooks", "build_writers", "make_schedule", "describe_run", "write_artifacts"}
     if role is HostScheduler:
-        optional |= {"test", "predict_a_batch", "is_task_finished", "trainable_parties"}
+        optional |= {"test", "predict_a_batch", "is_task_finished", "trainable_parties", "load_inputs", "conclude"}
 
     for name in role.__abstractmethods__ - {"_run"} | optional:
         arguments = [each for each in inspect.signature(getattr(role, name)).parameters if each != "self"]
@@ -413,7 +454,7 @@ def test_the_examples_of_errors_are_what_users_see(case: str) -> None:
     if case == "too large":
         shown = shown.replace("c1, while gathering the parties: ", "").replace("5 b", "2147483648 b")
         shown = shown.replace("most 4.", "most 1073741824.")
-    assert shown in text_of("docs/errors.md").splitlines()
+    assert shown in text_of("docs/reference/errors.md").splitlines()
 
 
 @pytest.mark.parametrize(
@@ -428,10 +469,13 @@ def test_the_examples_of_disks_that_refuse_are_what_users_see(number: int, path:
         raise OSError(number, os.strerror(number))
 
     party, phase = place
-    assert f"OutputError: {caught.value.located(party=party, phase=phase)}" in text_of("docs/errors.md").splitlines()
+    assert (
+        f"OutputError: {caught.value.located(party=party, phase=phase)}"
+        in text_of("docs/reference/errors.md").splitlines()
+    )
 
 
-@pytest.mark.parametrize("page", ["docs/errors.md", "docs/recovery.md"])
+@pytest.mark.parametrize("page", ["docs/reference/errors.md", "docs/guides/recovery.md"])
 def test_the_example_of_a_party_that_is_turned_away_is_what_its_user_sees(page: str) -> None:
     why = unfit(Standing(recover=True, run=bytes.fromhex("7f489f") + bytes(13), points=(8, 9)), Standing())
 
@@ -473,7 +517,7 @@ def test_every_test_that_the_page_of_attacks_names_is_there() -> None:
     known = set()
     for path in (ROOT / "tests" / "psi").glob("test_*.py"):
         known |= set(re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"`(test_\w+)`", text_of("docs/psi-attacks.md")))
+    named = set(re.findall(r"`(test_\w+)`", text_of("docs/explanation/psi-attacks.md")))
 
     assert len(named) > 100
     assert not named - known

@@ -26,7 +26,10 @@ ALLOWED: dict[str, set[str] | None] = {
     "heterofed.training": {"heterofed.errors", "heterofed.finite", "heterofed.files", "heterofed.metrics"},
     "heterofed.metrics": {"heterofed.errors", "heterofed.files"},
     "heterofed.uncertainty": {"heterofed.errors", "heterofed.training"},
-    "heterofed.tables": {"psi", "heterofed.errors", "heterofed.files"},
+    "heterofed.sealed": {"heterofed.errors", "heterofed.files"},
+    "heterofed.tables": {"psi", "heterofed.errors", "heterofed.files", "heterofed.sealed"},
+    "heterofed.report": {"heterofed.errors", "heterofed.files", "heterofed.metrics", "heterofed.tables"},
+    "heterofed.export": {"heterofed.errors", "heterofed.files", "heterofed.tables"},
     "heterofed.scheduler": {
         "psi",
         "heterofed.errors",
@@ -41,8 +44,23 @@ ALLOWED: dict[str, set[str] | None] = {
         "heterofed.grads",
         "heterofed.training",
         "heterofed.metrics",
-        "heterofed.tables",
+        "heterofed.sealed",
         "heterofed.uncertainty",
+    },
+    "heterofed.tabular": {
+        "heterofed.errors",
+        "heterofed.config",
+        "heterofed.files",
+        "heterofed.finite",
+        "heterofed.sealed",
+        "heterofed.features",
+        "heterofed.tables",
+        "heterofed.report",
+        "heterofed.export",
+        "heterofed.tasks",
+        "heterofed.training",
+        "heterofed.metrics",
+        "heterofed.scheduler",
     },
     "heterofed.agent": {
         "heterofed.errors",
@@ -63,6 +81,8 @@ ALLOWED: dict[str, set[str] | None] = {
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle", "joblib"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+LOADS_WHAT_IT_WROTE = {("heterofed.export.written", "torch.jit.load")}
+"""A module -> a call that is forbidden elsewhere: an exported file is loaded at once to see that it says the same."""
 
 
 def modules() -> dict[str, Path]:
@@ -197,7 +217,8 @@ def dangers(source: str) -> list[str]:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_neither_unpickles_nor_evaluates_anything(name: str) -> None:
-    assert dangers(MODULES[name].read_text(encoding="utf-8")) == []
+    found = dangers(MODULES[name].read_text(encoding="utf-8"))
+    assert [each for each in found if (name, each) not in LOADS_WHAT_IT_WROTE] == []
 
 
 @pytest.mark.parametrize(

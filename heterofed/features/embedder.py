@@ -66,15 +66,24 @@ class EmbeddingForm:
         source: where the embeddings come from, for the text of errors.
         finite: whether NaN and infinite numbers are refused.
         widen: whether bfloat16, which a forward pass in mixed precision gives, becomes float32.
+        may_be_hollow: whether (rows, 0) will do: a party without features that does not send it.
     """
 
-    def __init__(self, party: str, source: str, *, finite: bool = True, widen: bool = False) -> None:
+    def __init__(
+        self, party: str, source: str, *, finite: bool = True, widen: bool = False, may_be_hollow: bool = False
+    ) -> None:
+        self._may_be_hollow = may_be_hollow
         self._finite = finite
         self._widen = widen
         self._party = party
         self._source = source
         self._dtype: torch.dtype | None = None
         self._width: tuple[int, ...] = ()
+
+    @property
+    def seen(self) -> tuple[str, tuple[int, ...]] | None:
+        """Name of the dtype and shape of one row; None before the first batch."""
+        return None if self._dtype is None else (str(self._dtype).removeprefix("torch."), self._width)
 
     def check(self, value: object) -> Tensor:
         """Return the value if it may cross the cut; widened, if that is wanted.
@@ -89,7 +98,7 @@ class EmbeddingForm:
             value = value.float()
         if value.dtype not in FLOATS:
             raise self._error(f"gave a tensor of {value.dtype}", "one of " + ", ".join(str(each) for each in FLOATS))
-        if value.dim() < 2 or value.numel() == 0:
+        if value.dim() < 2 or not (len(value) if self._may_be_hollow else value.numel()):
             raise self._error(
                 f"gave a tensor of shape {tuple(value.shape)}", "(rows, width, …), batch first, not empty"
             )

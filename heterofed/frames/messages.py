@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from heterofed.frames.forms import Blob, Count, Number, WireTensor
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 """Both ends of a link must speak the same version."""
 
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -25,6 +25,13 @@ Run: TypeAlias = Annotated[bytes, Meta(max_length=16)]
 
 MOST_PARTIES = 1000
 """More than any task has; a bound on what a header can make us make."""
+
+
+MOST_ASKED = 65_536
+"""Rows of one `Ask` at most: what both ends hold of a request has its bound in it."""
+
+PLACE_BYTES = 4
+"""Size of a place among the shared ids, in bytes."""
 
 
 class Message(Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -52,6 +59,10 @@ class Matching(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
         return f"{self.protocol}: {who[self.reveal]}{', nobody what two parties share' if self.joint else ''}"
 
 
+Purpose: TypeAlias = Literal["train", "match", "predict"]
+"""What a session is for: training, the intersection alone, or predictions with what a completed run has trained."""
+
+
 class CheckIn(Message, frozen=True):
     """Collaborator → host: I am here for this task. Said again, with a new nonce, when a party was started again."""
 
@@ -72,6 +83,8 @@ class CheckIn(Message, frozen=True):
     """After how many batches of that run I can go on; 0 is its start."""
     threads: Count = 0
     """How many threads I compute with; 0: I do not compute."""
+    purpose: Purpose = "train"
+    """What I am here for. To predict, `run` is the completed run whose model I have loaded, and `points` its rounds."""
 
 
 MOST_AHEAD = 32
@@ -234,6 +247,24 @@ class StartTest(Message, frozen=True):
     round: Number
 
 
+class Ask(Message, frozen=True):
+    """Host → collaborator: send me your embeddings of these rows, in this order, as your model is now.
+
+    They come in batches, as many ahead of my `Proceed` as in a test; the last ones need none.
+    """
+
+    round: Number
+    """The last round that was trained; of the whole run in a session for predictions."""
+    batch_size: Annotated[int, Meta(ge=1, le=MOST_ASKED)]
+    """Rows of every batch but the last."""
+    rows: Blob
+    """Places in the order of the shared ids, uint32, little-endian, at most `MOST_ASKED`; they may repeat."""
+
+    def __post_init__(self) -> None:
+        if not self.rows.nbytes or self.rows.nbytes % PLACE_BYTES or self.rows.nbytes > MOST_ASKED * PLACE_BYTES:
+            raise ValueError(f"rows in {self.rows.nbytes} bytes")
+
+
 class CloseRound(Message, frozen=True):
     """Host → collaborator: the round is over; keep a checkpoint."""
 
@@ -298,6 +329,7 @@ AnyMessage: TypeAlias = (
     | Proceed
     | BatchesEnd
     | StartTest
+    | Ask
     | CloseRound
     | RoundClosed
     | CompleteTask

@@ -2,7 +2,7 @@
 
 Each runs in its own process; the parties find each other by task id, as schedulers do. With several collaborators the
 initiator learns what all parties share, not what it shares with each. How the ids are matched, by RSA or on a curve,
-is `HETEROFED_PSI_PROTOCOL`'s business (see docs/psi.md), whatever the names say.
+is `HETEROFED_PSI_PROTOCOL`'s business (see docs/guides/psi.md), whatever the names say.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 import time
+import warnings
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -63,6 +64,9 @@ def clock(seconds: float) -> str:
 
 LEAST_RATED_S = 0.5
 """A rate over less time says nothing."""
+
+AFTER_MATCHING = "comparing the splits"
+"""The phase after a matching of ids that has come to its end."""
 
 
 class Progress(ABC):
@@ -228,13 +232,16 @@ class BarProgress(Progress):
     def draw(self, force: bool) -> None:
         """Move the round's bar; log a phase's name outside training."""
         if self.now.phase != "training":
+            if self.now.phase == AFTER_MATCHING and self._bar is not None:
+                self._bar.n = self._bar.total  # the last look at the matching was before its end
+                self._bar.refresh()
             self._close_bar()
             if force:
                 logger.info("%s: %s", self.now.party, self.now.phase)
             return
         if self._bar is None:
             of = f"/{self.now.rounds}" if self.now.rounds else ""
-            self._open_bar(f"round {self.now.round}{of}", self.now.rows_total, " rows")
+            self._open_bar(f"round {self.now.round}{of}", self.now.rows_total, " rows", self._round_began)
         self._bar.n = min(self.now.rows, self.now.rows_total)
         shown = {"batch": self.now.batch}
         if self.now.loss is not None:
@@ -249,7 +256,7 @@ class BarProgress(Progress):
     def show_matching(self, done: int, total: int, per_s: float, left_s: float | None) -> None:
         """Move the bar of the matching; the next phase ends it."""
         if self._bar is None:
-            self._open_bar("matching ids", total, " elements")
+            self._open_bar("matching ids", total, " elements", self._matching_began)
         self._bar.n, self._bar.total = min(done, total), total
         self._bar.refresh()
 
@@ -257,10 +264,16 @@ class BarProgress(Progress):
         """Leave the last bar as it stands."""
         self._close_bar()
 
-    def _open_bar(self, what: str, total: int, unit: str) -> None:
-        from tqdm.auto import tqdm
+    def _open_bar(self, what: str, total: int, unit: str, began: float | None) -> None:
+        """Show a bar; `began` is when its first row was due, by the monotonic clock."""
+        from tqdm import TqdmWarning
 
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TqdmWarning)  # in a notebook without ipywidgets a bar of text will do
+            from tqdm.auto import tqdm
         self._bar = tqdm(total=total, desc=f"{self.now.party} {what}", unit=unit, dynamic_ncols=True)
+        if began is not None:
+            self._bar.start_t -= time.monotonic() - began  # or the rate would leave out what came before the bar
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -1,7 +1,7 @@
 """Who may say what, when: one table. Everything that moves a session from phase to phase is in this file.
 
 The table knows no "us" and "them": a session at either end uses the same rows, so the two cannot disagree about what is
-legal. `docs/protocol.md` shows it as a diagram that `diagram()` draws.
+legal. `docs/reference/protocol.md` shows it as a diagram that `diagram()` draws.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from enum import Enum
 
 from heterofed.frames.messages import (
     Abort,
+    Ask,
     BatchesEnd,
     BatchPlan,
     CheckIn,
@@ -59,6 +60,8 @@ class Phase(Enum):
     TESTING = "testing"
     AWAITING_PROCEED = "testing, answer due"
     TESTED = "ending a test"
+    PREDICTING = "predicting"
+    AWAITING_MORE = "predicting, answer due"
     CLOSING_ROUND = "closing a round"
     COMPLETING = "completing the task"
     LEAVING = "waiting until all parties are done"
@@ -84,7 +87,11 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
         (H, CompleteTask): Phase.COMPLETING,  # people who want only the intersection
     },
     Phase.ALIGNING: {(H, Split): Phase.READY},
-    Phase.READY: {(H, BatchPlan): Phase.STARTING_ROUND, (H, CompleteTask): Phase.COMPLETING},
+    Phase.READY: {
+        (H, BatchPlan): Phase.STARTING_ROUND,
+        (H, Ask): Phase.PREDICTING,
+        (H, CompleteTask): Phase.COMPLETING,
+    },
     Phase.STARTING_ROUND: {(C, RoundReady): Phase.TRAINING},
     Phase.TRAINING: {(C, Embedding): Phase.AWAITING_GRADIENT, (C, BatchesEnd): Phase.TRAINED},
     Phase.AWAITING_GRADIENT: {
@@ -96,6 +103,12 @@ TRANSITIONS: Mapping[Phase, Mapping[tuple[Role, type[Message]], Phase]] = {
     Phase.TESTING: {(C, Embedding): Phase.AWAITING_PROCEED, (C, BatchesEnd): Phase.TESTED},
     Phase.AWAITING_PROCEED: {(C, Embedding): Phase.AWAITING_PROCEED, (H, Proceed): Phase.TESTING},
     Phase.TESTED: {(H, CloseRound): Phase.CLOSING_ROUND},
+    Phase.PREDICTING: {(C, Embedding): Phase.AWAITING_MORE, (C, BatchesEnd): Phase.READY},
+    Phase.AWAITING_MORE: {
+        (C, Embedding): Phase.AWAITING_MORE,
+        (H, Proceed): Phase.PREDICTING,
+        (C, BatchesEnd): Phase.READY,  # the last embeddings are not answered: one trip there and back is all it takes
+    },
     Phase.CLOSING_ROUND: {(C, RoundClosed): Phase.READY},
     Phase.COMPLETING: {(C, Completed): Phase.LEAVING},
     Phase.LEAVING: {(H, Dismissed): Phase.COMPLETED},

@@ -11,6 +11,7 @@ from collections import deque
 from heterofed.errors import LocalProtocolError, RemoteProtocolError
 from heterofed.frames.messages import (
     AnyMessage,
+    Ask,
     BatchesEnd,
     BatchPlan,
     Embedding,
@@ -22,10 +23,19 @@ from heterofed.frames.messages import (
 from heterofed.protocol.phases import FINAL, Phase, Role, allowed, next_phase
 
 TEST_AHEAD = 3
-"""So many batches of a test may be in flight besides the first: no weights move in it, so nothing depends on it."""
+"""So many batches of a test, or of an answer to `Ask`, may be in flight besides the first.
 
-AWAITING = {Phase.TRAINING: Phase.AWAITING_GRADIENT, Phase.TESTING: Phase.AWAITING_PROCEED}
+No weights move in it, so nothing depends on how many.
+"""
+
+AWAITING = {
+    Phase.TRAINING: Phase.AWAITING_GRADIENT,
+    Phase.TESTING: Phase.AWAITING_PROCEED,
+    Phase.PREDICTING: Phase.AWAITING_MORE,
+}
 """Where no answer is due -> where one is."""
+
+_WITHOUT_LEARNING = (Phase.TESTING, Phase.AWAITING_PROCEED, Phase.PREDICTING, Phase.AWAITING_MORE)
 
 
 class Session:
@@ -108,6 +118,8 @@ class Session:
         if isinstance(message, BatchPlan):
             # A session may begin with any round: that after the checkpoint from which the parties go on.
             round_ = round_ + 1 if round_ else message.round
+        elif isinstance(message, Ask):
+            round_ = round_ or message.round  # a session for predictions trains none
         said_round = getattr(message, "round", round_)
         if said_round != round_:
             return f"{kind.__name__} of round {said_round} in round {round_}"
@@ -122,11 +134,13 @@ class Session:
                 return f"{kind.__name__} of batch {message.batch} at batch {batch}"
             batch, unanswered = batch + 1, max(0, unanswered - 1)
         elif isinstance(message, BatchesEnd):
-            if message.batches != batch:
-                return f"{kind.__name__} after {message.batches} batches at batch {batch}"
+            sent = batch + unanswered
+            if message.batches != sent:
+                return f"{kind.__name__} after {message.batches} batches at batch {sent}"
+            batch, unanswered = sent, 0  # more than none where it ends an answer, whose last batches want no word
         elif isinstance(message, BatchPlan):
             batch, unanswered = message.first, 0
-        elif isinstance(message, StartTest):
+        elif isinstance(message, StartTest | Ask):
             batch = unanswered = 0
         elif isinstance(message, Welcome):
             self.max_staleness = message.exchange.max_staleness
@@ -139,4 +153,4 @@ class Session:
     @property
     def ahead(self) -> int:
         """How many embeddings, besides the first, may be unanswered in this phase."""
-        return TEST_AHEAD if self.phase in (Phase.TESTING, Phase.AWAITING_PROCEED) else self.max_staleness
+        return TEST_AHEAD if self.phase in _WITHOUT_LEARNING else self.max_staleness

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from heterofed.errors import (
+    AlignmentError,
     ConfigError,
     HeterofedError,
     OutputError,
@@ -25,8 +26,7 @@ from heterofed.files import make_folder, refused
 from heterofed.frames.messages import Split
 from heterofed.metrics.progress import logger
 from heterofed.scheduler.checks import check_matchings
-from heterofed.scheduler.learner import Learner
-from heterofed.scheduler.outputs import find_outputs, write_outputs
+from heterofed.scheduler.keeping import Keeping
 from heterofed.scheduler.recovery import (
     Alignment,
     Points,
@@ -38,13 +38,13 @@ from heterofed.scheduler.recovery import (
 from heterofed.scheduler.seat import AlreadyCompleted, Seat, TaskResult, presence
 from heterofed.scheduler.splitting import checked_split, describe_split
 from heterofed.scheduler.standing import START, Agreement, Standing
-from heterofed.tasks.model import PartyStatus, Task
+from heterofed.tasks.model import PartyStatus
 
 MOST_MEETINGS = 20
 """How often the parties go on from one and the same point."""
 
 
-class Scheduler(Learner):
+class Scheduler(Keeping):
     """One party of a task; subclass `HostScheduler` or `CollaboratorScheduler` rather than this.
 
     Args:
@@ -132,20 +132,6 @@ class Scheduler(Learner):
             if self._party_link is not None:
                 self._party_link.close()
 
-    def completed_before(self, task_id: str) -> TaskResult:
-        """Return what this party wrote when the task was completed; for a process that was killed right after that.
-
-        Raises:
-            DataError: its results folder does not hold the end of a run.
-        """
-        folder = self.out_dir or Path("runs") / task_id / self.feature_key
-        self.out_dir = folder
-        self.trainer.checkpointer.load("model_final")
-        logger.info("task %s was completed before; the outputs of %s are in %s", task_id, self.feature_key, folder)
-        return TaskResult(
-            task_id, self.feature_key, self.trainer.round, folder, find_outputs(folder), dict(self._metric_sets)
-        )
-
     def _run(self, seat: Seat) -> TaskResult:
         """Go through the course of the task; from the meeting on again when a party was started again."""
         self._arrive(seat)
@@ -166,10 +152,6 @@ class Scheduler(Learner):
 
     def _obey(self, seat: Seat) -> None:
         """Take over what the task says in the place of this party's own arguments."""
-
-    def _obey_completed(self, task: Task) -> None:
-        """Be as the task said: the checkpoint that is read was written so."""
-        self._collect(task.uncertainty)
 
     def _meet_again(self, restarted: PeerRestarted) -> None:
         """Open a new session in the place of one that a party's restart has ended."""
@@ -212,7 +194,7 @@ class Scheduler(Learner):
         name = self._points.name(agreement.point) if self._points is not None else None
         if name is not None:
             self._go_on_from(name)
-        elif self._recovers and self.trainer.untouched:
+        elif self._recovers and self._untouched:
             seat.progress.say(f"{self.feature_key} begins with the first round")
 
     @abstractmethod
@@ -239,11 +221,9 @@ class Scheduler(Learner):
     def _stand(self) -> Standing:
         """Find out from where this party can go on now."""
         if self._alignment is None and self._recovers:
-            self._alignment = find_alignment(self.trainer.checkpointer.folder, self._local_ids)
+            self._alignment = find_alignment(self._checkpoints, self._local_ids)
         self._points = Points(self.trainer.checkpointer, self._alignment.run) if self._alignment is not None else None
-        return standing_with(
-            self._points, self._alignment, recover=self._recovers or self._met, fresh=self.trainer.untouched
-        )
+        return standing_with(self._points, self._alignment, recover=self._recovers or self._met, fresh=self._untouched)
 
     def _align(self, seat: Seat, agreement: Agreement) -> None:
         """Come to the shared ids and to the split, the same at every party."""
@@ -254,15 +234,24 @@ class Scheduler(Learner):
             seat.progress.phase("matching ids")
             self._matchings += 1
             check_matchings(self._matchings)
-            drop_alignment(self.trainer.checkpointer.folder)
+            drop_alignment(self._checkpoints)
         alignment = kept or Alignment(self._session_key, list(self._match(seat)))
         seat.progress.phase("comparing the splits")
         if self._intersection is None or list(self._intersection) != alignment.shared:
+            if self._models_made and self.models_after_alignment:
+                raise AlignmentError(
+                    "the shared ids are others than those that the models were made for",
+                    party=self.feature_key,
+                    expected="the ids of the run that is to be resumed",
+                    advice="Begin anew, without recover=True.",
+                )
             self._split_ids(alignment.shared)
+        if not self._models_made:
+            self._make_ready()
         ours = describe_split(self.train_ids, self.test_ids, self._session_key)
         self._compare_splits(ours)
         if kept is None:
-            keep_alignment(self.trainer.checkpointer.folder, alignment)
+            keep_alignment(self._checkpoints, alignment)
             self._alignment = alignment
         seat.progress.say(
             f"{len(alignment.shared)} ids are common to all parties: {ours.train} to train on, {ours.test} to test on"
@@ -274,7 +263,7 @@ class Scheduler(Learner):
         if self._given_up is not None and not self._met and isinstance(error, PeerRefused | ConfigError):
             # It was not to begin anew: the run before can still be gone on with.
             with suppress(OutputError):
-                keep_alignment(self.trainer.checkpointer.folder, self._given_up)
+                keep_alignment(self._checkpoints, self._given_up)
         if isinstance(error, PeerRefused):  # the task goes on without us, and may let us in later
             self._at_seat.record.party_is(PartyStatus.INVITED, error.for_peers())
         else:
@@ -293,18 +282,38 @@ class Scheduler(Learner):
         """Do what needs no other party: check the set-up, prove that outputs can be written, load the ids."""
         seat = self._at_seat
         self._obey(seat)
+        if not self.models_after_alignment:
+            self._make_ready()
+        self._claim_results_folder()
+        with self._calling("load_local_ids"):
+            ids = self.load_local_ids()
+        self._local_ids = checked_ids(ids, "load_local_ids")
+        if not self._recovers:
+            self._given_up = drop_alignment(self._checkpoints)
+        elif not self._models_made and (before := find_alignment(self._checkpoints, self._local_ids)) is not None:
+            self._split_ids(before.shared)
+            self._make_ready()
+
+    def _make_ready(self) -> None:
+        """Make the models and what uses them, and check that this party can run."""
+        self._models_made = True
+        seat = self._at_seat
         with self._calling("validate_context"):
             self.validate_context()
         self._check_plugins()
         if seat.options is not None and not seat.options.delete_local_models_after_aggregation:
             self.trainer.keep_all_checkpoints()
         self._collect(seat.uncertainty)
-        self._claim_results_folder()
-        with self._calling("load_local_ids"):
-            ids = self.load_local_ids()
-        self._local_ids = checked_ids(ids, "load_local_ids")
-        if not self._recovers:
-            self._given_up = drop_alignment(self.trainer.checkpointer.folder)
+
+    @property
+    def _checkpoints(self) -> Path:
+        """The folder of this party's checkpoints."""
+        return self._results_folder / "checkpoints"
+
+    @property
+    def _untouched(self) -> bool:
+        """Whether the models are as they are made: nothing was trained or loaded."""
+        return not self._models_made or self.trainer.untouched
 
     def _claim_results_folder(self) -> None:
         """Make the folder for results and keep every other party out of it until this one ends."""
@@ -325,11 +334,3 @@ class Scheduler(Learner):
         with self._calling("split_dataset"):
             split = self.split_dataset(self._intersection)
         self._id_split = checked_split(split, self._intersection, party=self.feature_key, own_batches=self.own_batches)
-
-    def _write_outputs(self) -> TaskResult:
-        names = {"feature": f"feature_model_{self.feature_key}", "infer": "infer_model"}
-        models = {names[key]: model for key, model in self._kept_models().items()}
-        files = write_outputs(self._results_folder, models, self._metric_sets)
-        return TaskResult(
-            self.task_id, self.feature_key, self.trainer.round, self._results_folder, files, dict(self._metric_sets)
-        )

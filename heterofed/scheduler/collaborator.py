@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -16,6 +18,9 @@ from heterofed.scheduler.launch import launch
 from heterofed.scheduler.leaving import await_dismissal
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import job_of, match_as_collaborator
+from heterofed.scheduler.predicting.loading import find_run
+from heterofed.scheduler.predicting.serve_limits import DEFAULT_LIMITS, ServeLimits
+from heterofed.scheduler.predicting.serving import PredictionsAnswered, answer_session, serve
 from heterofed.scheduler.seat import Seat, TaskResult
 from heterofed.scheduler.splitting import compare_splits
 from heterofed.scheduler.standing import Agreement, Standing
@@ -48,12 +53,75 @@ class CollaboratorScheduler(Scheduler):
         """
         return launch(self, task_id, host=False, recover=recover)
 
+    def answer_predictions(
+        self, task_id: str | None = None, *, limits: ServeLimits = DEFAULT_LIMITS, host_key: bytes | None = None
+    ) -> PredictionsAnswered:
+        """Answer one session of the host for predictions, with the model of the completed run in `out_dir`.
+
+        Args:
+            task_id: the task that run must be of; None: whichever it is.
+            limits: what the host may ask.
+            host_key: the only public key that is the host; None: the one that it had in the training.
+
+        Raises:
+            DataError: the folder does not hold a completed run, or a file of it was changed.
+            HeterofedError: the session failed; the text says whose trouble it is.
+        """
+        manifest = find_run(self, "collaborator", task_id)
+        return answer_session(self, manifest, limits, wait_s=self.settings.gather_timeout_s, host_key=host_key)
+
+    def serve_predictions(
+        self,
+        task_id: str | None = None,
+        *,
+        limits: ServeLimits = DEFAULT_LIMITS,
+        audit: Path | None = None,
+        stop: threading.Event | None = None,
+        sessions: int | None = None,
+        host_key: bytes | None = None,
+    ) -> int:
+        """Answer one session after the other, as `answer_predictions`, until it is told to stop. May run in a thread.
+
+        A session that fails does not end it. SIGTERM and Ctrl-C do, where this is the main thread.
+
+        Args:
+            task_id: as in `answer_predictions`.
+            limits: what hosts may ask; what goes beyond ends that session.
+            audit: a file to which a line of JSON is added for each event; this user's alone, and without ids.
+            stop: ends it once it is set.
+            sessions: after how many it ends; None: it does not.
+            host_key: as in `answer_predictions`.
+
+        Returns:
+            How many sessions came to their end.
+
+        Raises:
+            DataError: the folder does not hold a completed run, or a file of it was changed.
+            ConfigError: this party cannot serve here.
+            OutputError: the account cannot be kept.
+        """
+        manifest = find_run(self, "collaborator", task_id)
+        return serve(
+            self,
+            manifest,
+            limits,
+            audit=audit,
+            stop=stop or threading.Event(),
+            sessions=sessions,
+            host_key=host_key,
+        )
+
     @cached_property
     def trainer(self) -> CollaboratorTrainer:
         """The loop that runs this party's rounds; hooks are registered here."""
         return self._make_trainer(CollaboratorTrainer)
 
     # --- the course of a task -----------------------------------------------------------------------------------------
+
+    @property
+    def task_parties(self) -> tuple[str, ...]:
+        """Feature keys of all parties; host first once this one has met it."""
+        return (self._host_key, *self._collaborators) if self._host_key else super().task_parties
 
     @property
     def _rounds(self) -> int | None:

@@ -17,6 +17,7 @@ from heterofed.features.batches import RoundOrder, shuffled_order
 from heterofed.features.embedder import LocalBatch, PendingBatch, as_made
 from heterofed.frames.messages import (
     AnyMessage,
+    Ask,
     BatchesEnd,
     BatchPlan,
     CloseRound,
@@ -34,6 +35,7 @@ from heterofed.scheduler.early import EarlyBatches, Watchers, numbered
 from heterofed.scheduler.gradient import gradient_of
 from heterofed.scheduler.pace import Pace
 from heterofed.scheduler.party_trainer import PartyTrainer
+from heterofed.scheduler.predicting.answering import answer
 from heterofed.training.context import Context, CtxVar
 from heterofed.training.devices import moved
 from heterofed.training.hooks import EarlyStopper, HookBase
@@ -104,12 +106,16 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
     def is_finished(self) -> bool:
         """Wait for the host's word: another round, or the end of the task."""
         party = self.party
-        _, order = party._linked.expect(
-            (BatchPlan, CompleteTask),
-            from_=[party._host_key],
-            waiting_for="next round",
-            timeout_s=party._patience_s,
-        )
+        while True:
+            _, order = party._linked.expect(
+                (BatchPlan, Ask, CompleteTask),
+                from_=[party._host_key],
+                waiting_for="next round",
+                timeout_s=party._patience_s,
+            )
+            if not isinstance(order, Ask):
+                break
+            answer(party, order, party.id_intersection, party._patience_s)
         if isinstance(order, CompleteTask):
             return True
         if order.round != self.round + 1:

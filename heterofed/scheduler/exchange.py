@@ -62,6 +62,11 @@ class HostExchange:
         self._held: dict[str, list[AnyMessage]] = {peer: [] for peer in check_ins}
         self._ends_message = True
 
+    @property
+    def seen(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Feature key -> dtype and shape of one row of a collaborator's embedding, where there was one."""
+        return {peer: form.seen for peer, form in self._forms.items() if form.seen is not None}
+
     def begin_round(self, number: int, moving: frozenset[str] | None) -> None:
         """Enter a round.
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from heterofed.errors import ConfigError, PeerRefused, PeerRestarted, PeerTimeout, RemoteProtocolError
-from heterofed.frames.messages import LOCK_STEP, PROTOCOL_VERSION, CheckIn, Matching, Reveal, Terms, Welcome
+from heterofed.frames.messages import LOCK_STEP, PROTOCOL_VERSION, CheckIn, Purpose, Reveal, Terms, Welcome
 from heterofed.metrics.progress import logger
 from heterofed.protocol.phases import Role
+from heterofed.scheduler.admitting import check_same_run, problem, unmatched
 from heterofed.scheduler.line import printable
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.seat import AlreadyCompleted, HostMoved, Seat
 from heterofed.scheduler.standing import FRESH, Agreement, Standing, agree, unfit
-from heterofed.scheduler.terms import needs_plan
 from heterofed.scheduler.waits import Deadline
 
 A_MOMENT_S = 1.0
@@ -55,6 +55,9 @@ def gather(
     timeout_s: float | None = None,
     reveal: Reveal = "both",
     terms: Terms = LOCK_STEP,
+    purpose: Purpose = "train",
+    wait_s: float | None = None,
+    without_the_late: bool = False,
 ) -> Gathered:
     """Wait for every collaborator, then welcome them all; the host's side.
 
@@ -71,14 +74,21 @@ def gather(
             By default, where the parties have not met yet, as the settings say.
         reveal: who is to learn which ids are shared.
         terms: how batches are to be exchanged; told to the collaborators.
+        purpose: what the session is for; who comes for something else is turned away.
+        wait_s: how long to wait where the parties have not met yet, in seconds; 0: for ever; by default as the
+            settings say.
+        without_the_late: whether the session begins without those that have not come in time; `link.peers` are then
+            those that have.
 
     Raises:
         PeerTimeout: not all came in time; the text names those missing.
-        ConfigError: a collaborator would match ids in another way, or the parties hold no checkpoint in common.
+        ConfigError: a collaborator would match ids in another way, the parties hold no checkpoint in common, or for
+            predictions one has loaded another run.
         PeerRestarted: a collaborator was started again while the others were welcomed.
     """
     again = timeout_s is not None
-    limit = seat.settings.gather_timeout_s if timeout_s is None else timeout_s
+    first = seat.settings.gather_timeout_s if wait_s is None else wait_s
+    limit = first if timeout_s is None else timeout_s
     deadline = Deadline(limit, seat.clock)
     computing = Deadline(calculation_timeout_s, seat.clock)
     here: dict[str, CheckIn] = {}
@@ -97,6 +107,9 @@ def gather(
             if again and not any(link.down_for(each) for each in missing) and computing.left_s() > 0:
                 deadline = Deadline(A_MOMENT_S, seat.clock)  # they are there, in the middle of a step
                 continue
+            if without_the_late:
+                link.leave_out(missing, "the session has begun without it, because it did not come in time")
+                continue
             raise PeerTimeout(
                 f"no check-in within {limit:.0f} s",
                 party=", ".join(missing),
@@ -108,21 +121,28 @@ def gather(
         for each in link.restarted() & here.keys():
             del here[each]
             seat.progress.say(f"{each} was started again before all parties were there")
-        why = _problem(check_in, peer, seat.task_id) or unfit(standing, standing_of(check_in))
+        why = problem(check_in, peer, seat.task_id, purpose)
+        if purpose == "train":
+            why = why or unfit(standing, standing_of(check_in))
         if again:
-            why = why or _unmatched(check_in, peer, seat.matching(reveal))
+            why = why or unmatched(check_in, peer, seat.matching(reveal))
         if why:
             here.pop(peer, None)
             logger.warning("%s was turned away: %s", peer, printable(why))
             link.refuse(peer, why)
             continue
-        unmatched = _unmatched(check_in, peer, seat.matching(reveal))
-        if unmatched:  # at the start it is as likely the host that was set up wrongly
-            raise ConfigError(unmatched)
+        otherwise = unmatched(check_in, peer, seat.matching(reveal))
+        if otherwise:  # at the start it is as likely the host that was set up wrongly
+            raise ConfigError(otherwise)
+        if purpose == "predict":
+            check_same_run(standing, check_in, peer)
         if peer not in here:
             seat.progress.say(f"{peer} is here ({len(here) + 1} of {len(link.peers)})")
         here[peer] = check_in
-    agreement = agree({seat.feature_key: standing, **{peer: standing_of(each) for peer, each in here.items()}})
+    if purpose == "predict":
+        agreement = Agreement(max(standing.points), matched=False)
+    else:
+        agreement = agree({seat.feature_key: standing, **{peer: standing_of(each) for peer, each in here.items()}})
     session = secrets.token_bytes(16)
     for peer, check_in in here.items():
         link.send(
@@ -146,64 +166,6 @@ def standing_of(check_in: CheckIn) -> Standing:
     return Standing(check_in.recover, check_in.run, check_in.points)
 
 
-def _problem(check_in: CheckIn, peer: str, task_id: str) -> str | None:
-    """Return why a party cannot be let in as it is; None where it can."""
-    for what, said, expected in (
-        ("protocol version", check_in.protocol, PROTOCOL_VERSION),
-        ("task id", check_in.task_id, task_id),
-        ("feature key", check_in.feature_key, peer),
-    ):
-        if said != expected:
-            return (
-                f"it checked in with {what} {said}; expected {expected}. Run the same version of heterofed everywhere, "
-                f"with the same task id"
-            )
-    return None
-
-
-def _unmatched(check_in: CheckIn, peer: str, ours: Matching) -> str | None:
-    """Return how a party would match ids in another way than the host; None where it would not."""
-    if check_in.matching == ours:
-        return None
-    return (
-        f"{peer} would match ids by {check_in.matching}; expected what the host would do ({ours}). Agree on "
-        f"HETEROFED_PSI_PROTOCOL and HETEROFED_PSI_PAIRWISE, and on who is to learn the shared ids, then start again"
-    )
-
-
-def check_doors(
-    here: Mapping[str, CheckIn], host: str, *, own_batches: bool, shuffle: bool, terms: Terms = LOCK_STEP
-) -> None:
-    """Refuse collaborators that could not follow the host's batches.
-
-    Args:
-        here: what each collaborator said of itself.
-        host: the host's feature key.
-        own_batches: whether the host's code chooses its batches.
-        shuffle: whether the host's plan has another order in every round.
-        terms: how batches are to be exchanged.
-
-    Raises:
-        ConfigError: the two ways do not fit together.
-    """
-    for peer, each in here.items():
-        if own_batches and not each.own_batches:
-            raise ConfigError(
-                f"{peer} wrote load_batch and needs a batch plan, but {host} chooses its own batches",
-                expected="load_batch at the host too, or iterate_* at both",
-            )
-        if not own_batches and shuffle and each.own_batches:
-            raise ConfigError(
-                f"{host} shuffles, but {peer} chooses its own batches",
-                expected="load_batch at every party, or shuffle=False",
-            )
-        if each.own_batches and (argument := needs_plan(terms)):
-            raise ConfigError(
-                f"{host} declares {argument}, but {peer} chooses its own batches",
-                expected=f"load_batch at every party, or no {argument}",
-            )
-
-
 def check_in(
     seat: Seat,
     *,
@@ -216,6 +178,7 @@ def check_in(
     rejoin_timeout_s: float | None = None,
     reveal: Reveal = "both",
     threads: int = 0,
+    purpose: Purpose = "train",
 ) -> tuple[Link, Welcome]:
     """Find the host, check in, wait for its welcome; a collaborator's side.
 
@@ -232,6 +195,7 @@ def check_in(
         rejoin_timeout_s: how long the host's link may be down later, in seconds; by default as the settings say.
         reveal: who is to learn which ids are shared.
         threads: how many threads this party computes with; 0: it does not compute.
+        purpose: what this party is here for.
 
     Raises:
         PeerTimeout: the host was not found, or did not welcome us in time.
@@ -294,6 +258,7 @@ def check_in(
                     run=standing.run,
                     points=standing.points,
                     threads=threads,
+                    purpose=purpose,
                 ),
             )
             _, welcome = link.expect(
@@ -313,7 +278,7 @@ def check_in(
             continue
         if welcome.nonce != nonce:
             raise RemoteProtocolError("welcomed another check-in than ours", party=host)
-        if welcome.parties[:1] != (host,) or sorted(welcome.parties) != sorted(seat.parties):
+        if not _are_the_tasks(welcome.parties, seat, host, all_of_them=purpose != "predict"):
             raise RemoteProtocolError(
                 "opened a session of other parties than the task's",
                 party=host,
@@ -325,3 +290,10 @@ def check_in(
                 "would go on from where this party cannot", party=host, phase="gathering the parties"
             )
         return link, welcome
+
+
+def _are_the_tasks(parties: Sequence[str], seat: Seat, host: str, *, all_of_them: bool) -> bool:
+    """Whether a welcome names parties of the task, each once, the host first and this one among them."""
+    if tuple(parties[:1]) != (host,) or len(set(parties)) < len(parties) or seat.feature_key not in parties:
+        return False
+    return set(parties) == set(seat.parties) if all_of_them else set(parties) <= set(seat.parties)

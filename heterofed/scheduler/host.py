@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,10 @@ from heterofed.scheduler.host_course import HostCourse
 from heterofed.scheduler.host_trainer import HostTrainer
 from heterofed.scheduler.launch import launch
 from heterofed.scheduler.party import LEAST_KEPT
+from heterofed.scheduler.predicting.loading import find_run
+from heterofed.scheduler.predicting.opening import Absent, predicting
+from heterofed.scheduler.predicting.predictions import Predictions
+from heterofed.scheduler.predicting.seat import prediction_seat
 from heterofed.scheduler.seat import TaskResult
 from heterofed.scheduler.templates import HostTemplates
 from heterofed.scheduler.terms import declared
@@ -76,6 +81,12 @@ class HostScheduler(HostCourse):
     batch_size: int
     shuffle: bool
     seed: int
+
+    mean_rows: int = 0
+    """Over how many train ids, at most, the mean embedding of each party is taken when training ends; 0: none is kept.
+
+    It stands in for a party that is absent when predictions are made (`absent="mean"`).
+    """
 
     def __init__(
         self,
@@ -259,6 +270,42 @@ class HostScheduler(HostCourse):
                 party ends with the same reason.
         """
         return launch(self, task_id, host=True, recover=recover)
+
+    @contextmanager
+    def open_predictions(
+        self,
+        task_id: str | None = None,
+        ids: Sequence[str] | None = None,
+        *,
+        absent: Absent = "fail",
+        wait: float | None = None,
+    ) -> Iterator[Predictions]:
+        """Predict with what a completed run has trained, together with the other parties, inside a `with` block.
+
+        The weights are those of the run in `out_dir`, whose files are checked. The ids are matched once, when the
+        session is opened; requests are a trip there and back each.
+
+        Args:
+            task_id: the task that run must be of; None: whichever it is.
+            ids: all that will be asked for, those that this host does not have too; None: `load_local_ids()`.
+            absent: what to do without a collaborator that does not come, and for ids that not all parties have:
+                "fail": such a party ends the session, such ids are UNKNOWN; "mean" or "zeros": each party's mean
+                embedding of the training (see `mean_rows`), or zeros, stand in for what is not there.
+            wait: how long to wait for the collaborators, in seconds; 0: for ever. By default as the settings say.
+
+        Raises:
+            ConfigError: the folder is of another party or task, or an argument cannot work.
+            DataError: the folder does not hold a completed run, or a file of it was changed.
+            HeterofedError: a party failed or did not come; every other party ends with the same reason.
+        """
+        if wait is not None:
+            check_seconds("wait", wait)
+        manifest = find_run(self, "host", task_id)
+        with (
+            prediction_seat(self, manifest, wait_s=0.0) as seat,
+            predicting(self, seat, manifest, ids, absent=absent, wait_s=wait) as predictions,
+        ):
+            yield predictions
 
     # --- small things -------------------------------------------------------------------------------------------------
 

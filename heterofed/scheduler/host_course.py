@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from heterofed.errors import ConfigError, HeterofedError, PeerRestarted
+from heterofed.features.batches import shuffled
 from heterofed.frames.messages import Completed, CompleteTask, Split
 from heterofed.protocol.phases import Role
+from heterofed.scheduler.admitting import check_doors
 from heterofed.scheduler.base import Scheduler
 from heterofed.scheduler.checks import check_count
 from heterofed.scheduler.crowding import crowding, on_one_machine
 from heterofed.scheduler.exchange import HostExchange
-from heterofed.scheduler.gathering import check_doors, gather
+from heterofed.scheduler.gathering import gather
 from heterofed.scheduler.host_trainer import HostTrainer
 from heterofed.scheduler.leaving import dismiss
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import job_of, match_as_host
+from heterofed.scheduler.predicting.asking import Asker
+from heterofed.scheduler.predicting.evaluating import evaluating
+from heterofed.scheduler.predicting.means import take_means, write_means
+from heterofed.scheduler.predicting.predictions import Predictions
 from heterofed.scheduler.seat import Seat, TaskResult
 from heterofed.scheduler.splitting import compare_splits
 from heterofed.scheduler.standing import Agreement, Standing
@@ -40,6 +49,8 @@ class HostCourse(Scheduler, HostTemplates):
     checkpoint_every_s: float | None
     _batch_exchange: HostExchange
     _on_one_machine = False
+    mean_rows: int
+    _means: Mapping[str, Tensor] | None = None
 
     @property
     @abstractmethod
@@ -72,6 +83,14 @@ class HostCourse(Scheduler, HostTemplates):
         seat.record.task_is(TaskStatus.GATHERING)
         seat.progress.phase("gathering the parties")
         self._prepare()
+
+    @property
+    def task_parties(self) -> tuple[str, ...]:
+        """Feature keys of all parties, this host's first."""
+        return (self.feature_key, *self._at_seat.others)
+
+    def _embeddings_seen(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return self._batch_exchange.seen
 
     def _obey(self, seat: Seat) -> None:
         super()._obey(seat)
@@ -117,6 +136,11 @@ class HostCourse(Scheduler, HostTemplates):
                 f"{argument} is declared, but this party chooses its own batches",
                 expected=f"load_batch in the place of iterate_*, or no {argument}",
             )
+        if self.own_batches and self._concludes:
+            raise ConfigError(
+                f"{type(self).__name__} would predict when training ends, but it chooses its own batches",
+                expected="load_batch in the place of iterate_*, or neither conclude() nor mean_rows",
+            )
         super()._prepare()
 
     def _end_session(self, restarted: PeerRestarted) -> None:
@@ -141,6 +165,12 @@ class HostCourse(Scheduler, HostTemplates):
         if self._on_one_machine and (crowded := crowding(threads)):
             self._warn_once(crowded)
         check_doors(here, self.feature_key, own_batches=self.own_batches, shuffle=self.shuffle, terms=self._terms)
+        strange = [peer for peer, each in here.items() if each.own_batches]
+        if strange and self._concludes:
+            raise ConfigError(
+                f"{self.feature_key} would predict in the end, but {', '.join(strange)} chooses its own batches",
+                expected="load_batch at every party, or neither conclude() nor mean_rows at the host",
+            )
         self._batch_exchange = HostExchange(
             self._linked,
             here,
@@ -149,7 +179,8 @@ class HostCourse(Scheduler, HostTemplates):
             check_finite=self.settings.check_finite,
             terms=self._terms,
         )
-        self.trainer.new_session()
+        if self._models_made:
+            self.trainer.new_session()
         if (self.checkpoint_every or self.checkpoint_every_s) and not self._batch_exchange.all_follow_plan:
             self._warn_once("a collaborator chooses its own batches, so checkpoints are kept only after rounds")
         return gathered.agreement
@@ -198,7 +229,46 @@ class HostCourse(Scheduler, HostTemplates):
             return False
         return True
 
+    @property
+    def _concludes(self) -> bool:
+        """Whether there is something to predict when training ends."""
+        return bool(self.mean_rows) or type(self).conclude is not HostTemplates.conclude
+
+    def _conclude(self) -> None:
+        """Predict with the models as they are now, while all parties are there."""
+        if not self._concludes:
+            return
+        shared = self.id_intersection
+        asker = Asker(
+            self._linked,
+            self._session_key,
+            self.trainer.round,
+            timeout_s=self._step_and_answer_s,
+            room_s=self._room_s,
+            finite=self.settings.check_finite,
+            forms={},
+        )
+        arguments: dict[str, Any] = {
+            "asked": shared,
+            "known": shared,
+            "shared": shared,
+            "asker": asker,
+            "parties": self.task_parties,
+        }
+        with evaluating([self.feature_model, self.infer_model]):
+            if self.mean_rows:
+                chosen = shuffled(self.train_ids, 0)[: self.mean_rows]
+                self._means = take_means(Predictions(self, **arguments), chosen)
+            predictions = Predictions(self, **arguments, means=self._means)
+            with self._calling("conclude"):
+                self.conclude(predictions)
+            predictions.close("training is over")
+
+    def _own_artifacts(self, folder: Path) -> tuple[Path, ...]:
+        return () if self._means is None else (write_means(folder, self._means),)
+
     def _complete(self, seat: Seat) -> TaskResult:
+        self._conclude()
         seat.progress.phase("completing the task")
         self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
         result = self._write_outputs()

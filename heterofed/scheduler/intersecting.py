@@ -125,7 +125,9 @@ class Intersection:
 
     def _match_as_host(self, seat: Seat, link: Link) -> Matched:
         seat.record.task_is(TaskStatus.GATHERING)
-        gathered = gather(link, seat, max_rounds=None, calculation_timeout_s=self._timeout_s, reveal=self._reveal)
+        gathered = gather(
+            link, seat, max_rounds=None, calculation_timeout_s=self._timeout_s, reveal=self._reveal, purpose="match"
+        )
         seat.record.task_is(TaskStatus.ALIGNING)
         self._matchings += 1
         check_matchings(self._matchings)
@@ -149,6 +151,7 @@ class Intersection:
             link=self._link,
             standing=self._standing,
             reveal=self._reveal,
+            purpose="match",
         )
         host = link.peers[0]
         self._matchings += 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -14,30 +12,23 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, HeterofedError, PeerTimeout
+from heterofed.errors import ConfigError
 from heterofed.files import make_folder, refused
 from heterofed.metrics.progress import Progress, make_progress, show_logs
 from heterofed.scheduler.checks import check_constructed
+from heterofed.scheduler.doors import CollaboratorDoor, Door, HostDoor, check_not_over
 from heterofed.scheduler.plainly import print_errors_plainly
 from heterofed.scheduler.record import StoreRecord
 from heterofed.scheduler.reporter import PATIENCE_S, SHORT_PATIENCE_S
-from heterofed.scheduler.seat import TERMINATED, AlreadyCompleted, Seat, TaskResult
-from heterofed.tasks.directory import Directory, HostAddress, host_in, open_directory
-from heterofed.tasks.guests import GuestList
+from heterofed.scheduler.seat import TERMINATED, Seat, TaskResult
+from heterofed.tasks.directory import Directory, open_directory
 from heterofed.tasks.model import PartyStatus, Task, TaskStatus
-from heterofed.wire.headers import HEADER_BYTES
-from heterofed.wire.keys import load_or_create
-from heterofed.wire.transport import Transport
-from heterofed.wire.zeromq import CollaboratorTransport, HostTransport, only_loopback
 
 if TYPE_CHECKING:  # it brings torch, which those who only match ids do without
     from heterofed.scheduler.base import Scheduler
 
-PLAIN = "plain+"
-"""Before the endpoint of a host without encryption, in the task's record."""
-
-LOOK_FOR_HOST_S = 0.3
-"""How often a collaborator asks the directory whether the host is up."""
+OpenDoor = Callable[[Directory, Task, str, Settings, Progress, StoreRecord], Door]
+"""Takes a party's place in a task's record, and knows the way to the others."""
 
 
 def launch(scheduler: Scheduler, task_id: str, *, host: bool, recover: bool = False) -> TaskResult:
@@ -63,15 +54,34 @@ def launch(scheduler: Scheduler, task_id: str, *, host: bool, recover: bool = Fa
 def _launch_here(scheduler: Scheduler, task_id: str, host: bool, recover: bool) -> TaskResult:
     if recover and (task := open_directory(scheduler.settings, task_id).find(task_id)).status is TaskStatus.COMPLETED:
         show_logs(scheduler.settings.progress)
-        scheduler._obey_completed(task)
-        return scheduler.completed_before(task_id)
+        return scheduler.completed_before(task_id, task)
     with seat_in(task_id, scheduler.feature_key, scheduler.settings, host=host, name=scheduler.name) as seat:
         return scheduler.take_part(seat, recover=recover)
 
 
+def _check_may_start(task: Task, feature_key: str) -> None:
+    party = task.party(feature_key)
+    if party.status is PartyStatus.REJECTED:
+        raise ConfigError(
+            f"the data check of task {task.id} said no: {party.reason}",
+            party=feature_key,
+            expected="data that DataChecker.verify_data() accepts",
+            advice="Mend the data and run the check again.",
+        )
+    check_not_over(task, feature_key)
+
+
 @contextmanager
 def seat_in(
-    task_id: str, feature_key: str, settings: Settings, *, host: bool, name: str | None = None
+    task_id: str,
+    feature_key: str,
+    settings: Settings,
+    *,
+    host: bool,
+    name: str | None = None,
+    check: Callable[[Task, str], None] = _check_may_start,
+    make_record: Callable[..., StoreRecord] = StoreRecord,
+    open_door: OpenDoor | None = None,
 ) -> Iterator[Seat]:
     """Give a party its place in a task of this machine's store, and free it at the end.
 
@@ -81,6 +91,9 @@ def seat_in(
         settings: where the store is, and how to listen.
         host: whether it is the host.
         name: what people call the run; the task's name by default.
+        check: refuses a task that this party may not start in.
+        make_record: keeps the task's course; arguments as `StoreRecord`.
+        open_door: the way to the others; by default that of its role.
 
     Raises:
         ConfigError: there is no such task or party, it may not start, or it runs already.
@@ -91,7 +104,7 @@ def seat_in(
         raise ConfigError(f"task_id is {task_id!r}", expected="the id that `heterofed task create` printed")
     directory = open_directory(settings, task_id)
     task = directory.find(task_id)
-    _check_may_start(task, feature_key)
+    check(task, feature_key)
     with ended_by_sigterm(), ExitStack() as at_the_end:
         path = make_folder(settings.home / "running") / f"{task_id}-{feature_key}.lock"
         with refused(path):  # outside, because a Timeout is an OSError too
@@ -105,10 +118,11 @@ def seat_in(
                     advice="Wait for it or stop it; if it is another party, give each its own feature_key.",
                 ) from None
         progress = make_progress(settings.progress, feature_key)
-        record = StoreRecord(directory, task, feature_key, upload=settings.upload)
+        record = make_record(directory, task, feature_key, upload=settings.upload)
         at_the_end.push(_when_all_is_said(record))
-        open_door = _HostDoor if host else _CollaboratorDoor
-        door = open_door(directory, task, feature_key, settings, progress, record)
+        door = (open_door or (HostDoor if host else CollaboratorDoor))(
+            directory, task, feature_key, settings, progress, record
+        )
         at_the_end.callback(door.withdraw)
         yield Seat(
             task_id=task_id,
@@ -119,6 +133,7 @@ def seat_in(
             settings=settings,
             progress=progress,
             record=record,
+            host_public_key=door.host_public_key,
             host_moved=door.host_moved,
             rounds=task.rounds,
             options=task.options,
@@ -151,154 +166,3 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-class _Door(ABC):
-    """What both roles know of the way to the others."""
-
-    def __init__(
-        self,
-        directory: Directory,
-        task: Task,
-        feature_key: str,
-        settings: Settings,
-        progress: Progress,
-        record: StoreRecord,
-    ) -> None:
-        self._directory = directory
-        self._record = record
-        self._task = task
-        self._me = feature_key
-        self._settings = settings
-        self._progress = progress
-        self._pair = load_or_create(settings.home / "keys", feature_key)
-        self._open()
-
-    @abstractmethod
-    def _open(self) -> None:
-        """Take this party's place in the task's record."""
-
-    @abstractmethod
-    def connect(self) -> tuple[str, Transport]:
-        """Open this party's transport; return it with the host's feature key."""
-
-    def host_moved(self) -> bool:
-        """Whether the host is announced at another address than the one we connected to."""
-        return False
-
-    def withdraw(self) -> None:  # noqa: B027 - only a host has something to take back
-        """Take back what was announced."""
-
-
-class _HostDoor(_Door):
-    """Opens the host's socket and announces it."""
-
-    def _open(self) -> None:
-        self._directory.store.claim_host(self._task.id, self._me)
-
-    def connect(self) -> tuple[str, Transport]:
-        """Listen, and let the collaborators know where."""
-        encrypted, advertise = self._settings.encryption, self._settings.advertise
-        if advertise and not encrypted:
-            only_loopback(self._me, advertise)
-        transport = HostTransport(
-            self._me,
-            bind=self._settings.bind,
-            key=self._pair,
-            doorkeeper=GuestList(self._directory, self._task.id, known=self._record.reporter.known),
-            plain_parties=None if encrypted else self._task.feature_keys,
-            max_message_bytes=self._settings.max_message_bytes + HEADER_BYTES,
-        )
-        told = f"tcp://{advertise}" if advertise else transport.endpoint
-        self._directory.announce_host(self._task.id, self._me, told if encrypted else PLAIN + told, self._pair.public)
-        self._progress.say(
-            f"{self._me} listens at {transport.endpoint}" + (f", told as {told}" * (told != transport.endpoint))
-        )
-        return self._me, transport
-
-    def withdraw(self) -> None:
-        """Say that this host listens no more."""
-        self._record.withdraw()
-
-
-class _CollaboratorDoor(_Door):
-    """Finds the host and connects to it."""
-
-    _address: HostAddress | None = None
-
-    def _open(self) -> None:
-        self._directory.announce_collaborator(self._task.id, self._me, self._pair.public)
-
-    def connect(self) -> tuple[str, Transport]:
-        """Wait until the host is up, and connect."""
-        limit = self._settings.gather_timeout_s
-        began = time.monotonic()
-        next_notice = began + self._settings.notice_every_s
-        while (address := host_in(self._record.task())) is None:
-            self._record.look()
-            if self._record.is_completed():
-                raise AlreadyCompleted
-            _check_not_over(self._record.task(), self._me)
-            waited = time.monotonic() - began
-            if limit and waited >= limit:
-                raise PeerTimeout(
-                    f"no host was started within {limit:.0f} s",
-                    party=self._me,
-                    phase="gathering the parties",
-                    expected=f"a host of task {self._task.id} with the same HETEROFED_HOME",
-                    advice="Start the host, or wait longer (HETEROFED_GATHER_TIMEOUT_S, 0 for ever).",
-                )
-            if time.monotonic() >= next_notice:
-                self._progress.say(f"waiting for the host of task {self._task.id} ({waited:.0f} of {limit:.0f} s)")
-                next_notice += self._settings.notice_every_s
-            time.sleep(LOOK_FOR_HOST_S)
-        self._address = address
-        encrypted = not address.endpoint.startswith(PLAIN)
-        if encrypted is not self._settings.encryption:
-            raise ConfigError(
-                f"the host runs {'with' if encrypted else 'without'} encryption, and {self._me} does not",
-                party=self._me,
-                expected="the same at all parties",
-                advice="Set HETEROFED_ENCRYPTION alike; it is off for measurements on one machine only.",
-            )
-        transport = CollaboratorTransport(
-            self._me,
-            host_party=address.feature_key,
-            endpoint=address.endpoint.removeprefix(PLAIN),
-            host_public_key=address.public_key,
-            key=self._pair,
-            encrypted=encrypted,
-            max_message_bytes=self._settings.max_message_bytes + HEADER_BYTES,
-        )
-        return address.feature_key, transport
-
-    def host_moved(self) -> bool:
-        """Whether the host is announced at another address than the one we connected to."""
-        try:
-            now = host_in(self._record.task())
-        except HeterofedError:
-            return False  # the look at the record says so
-        return now is not None and now != self._address
-
-
-def _check_may_start(task: Task, feature_key: str) -> None:
-    party = task.party(feature_key)
-    if party.status is PartyStatus.REJECTED:
-        raise ConfigError(
-            f"the data check of task {task.id} said no: {party.reason}",
-            party=feature_key,
-            expected="data that DataChecker.verify_data() accepts",
-            advice="Mend the data and run the check again.",
-        )
-    _check_not_over(task, feature_key)
-
-
-def _check_not_over(task: Task, feature_key: str) -> None:
-    why = task.why_over()
-    if why is not None:
-        raise ConfigError(
-            f"task {task.id} {why}",
-            party=feature_key,
-            expected="a task that is not over",
-            advice="Create a new one with `heterofed task create`.",
-        )

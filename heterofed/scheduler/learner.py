@@ -167,7 +167,9 @@ class Learner(Party):
 
     @cached_property
     def is_trainable(self) -> bool:
-        """False when the feature model is frozen or has no parameter that learns."""
+        """False when the feature model is frozen or has no parameter that learns, as far as it is made by then."""
+        if self.models_after_alignment:
+            return self.is_feature_trainable
         return self.is_feature_trainable and any(each.requires_grad for each in self.feature_model.parameters())
 
     # --- for the trainer ----------------------------------------------------------------------------------------------
@@ -182,7 +184,13 @@ class Learner(Party):
         method = "iterate_train_feature" if train else "iterate_test_feature"
         source = method if self.own_batches else "the feature model"
         computing = self._computing
-        form = EmbeddingForm(self.feature_key, source, finite=self.settings.check_finite, widen=computing.mixed)
+        form = EmbeddingForm(
+            self.feature_key,
+            source,
+            finite=self.settings.check_finite,
+            widen=computing.mixed,
+            may_be_hollow=with_labels,
+        )
         if not self.own_batches:
             load: Callable[[list[str]], Any] = self.load_batch
             model: Callable[[Any], Any] = self.feature_model

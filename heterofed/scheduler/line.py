@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -63,6 +64,8 @@ class Line:
         self._apart: deque[tuple[str, Sequence[Frame]]] = deque()
         """What came in one message with another and is not looked at yet."""
         self._restarted: set[str] = set()
+        self._left_out: dict[str, str] = {}
+        """Peers that came too late for the session -> what they are told."""
 
     @property
     def peers(self) -> list[str]:
@@ -70,8 +73,9 @@ class Line:
         return list(self.sessions)
 
     def phase(self, peer: str | None = None) -> Phase:
-        """Return the phase with a peer, or with the first one."""
-        return self.sessions[peer or self.peers[0]].phase
+        """Return the phase with a peer, or with the first one; that of no peer is over."""
+        first = peer or next(iter(self.sessions), "")
+        return self.sessions[first].phase if first else Phase.COMPLETED
 
     # --- giving up ----------------------------------------------------------------------------------------------------
 
@@ -98,6 +102,23 @@ class Line:
         """
         self._give_up_on(peer, Abort(party=self.party, error=PeerRefused.__name__, reason=why[:2000]))
         self._forget(peer)
+
+    def leave_out(self, peers: Collection[str], why: str) -> None:
+        """Go on without these peers; who comes later is turned away.
+
+        Args:
+            peers: feature keys.
+            why: goes to a peer that comes, so it holds no data.
+        """
+        for peer in peers:
+            self._forget(peer)
+            del self.sessions[peer]
+            self._left_out[peer] = why
+
+    def _turn_away(self, peer: str) -> None:
+        word = Abort(party=self.party, error=PeerRefused.__name__, reason=self._left_out[peer][:2000])
+        with suppress(HeterofedError):
+            self._transport.send(peer, self._codec.encode(word), TELL_IN_S)
 
     def _give_up_on(self, peer: str, message: Abort) -> None:
         if not self.sessions[peer].over and self.tell(peer, message, TELL_IN_S / len(self.sessions)):
@@ -180,6 +201,8 @@ class Line:
             delivery = self._transport.receive(timeout_s)
         except PeerRestarted as restarted:
             peer = restarted.party or ""
+            if peer in self._left_out:
+                return None
             if peer in self.sessions and self.sessions[peer].phase in BETWEEN_SESSIONS and self._role is Role.HOST:
                 self._forget(peer)  # it will check in again
                 self._restarted.add(peer)
@@ -189,6 +212,9 @@ class Line:
             return None
         peer = delivery.sender
         session = self.sessions.get(peer)
+        if session is None and peer in self._left_out:
+            self._turn_away(peer)
+            return None
         if session is None:
             raise RemoteProtocolError("is not a party of this session", party=peer)
         self.meter.bytes_received += size_of(delivery.frames)

@@ -32,6 +32,7 @@ from heterofed.wire.transport import Transport
 
 M = TypeVar("M", bound=AnyMessage)
 N = TypeVar("N", bound=AnyMessage)
+P = TypeVar("P", bound=AnyMessage)
 
 LOOK_AROUND_S = 0.5
 """How often a wait looks at the links, the deadline and the task's record."""
@@ -155,6 +156,16 @@ class Link(Line):
         timeout_s: float | Deadline,
         missing: Collection[str] | None = None,
     ) -> tuple[str, M | N]: ...
+    @overload
+    def expect(
+        self,
+        kinds: tuple[type[M], type[N], type[P]],
+        *,
+        from_: Collection[str],
+        waiting_for: str,
+        timeout_s: float | Deadline,
+        missing: Collection[str] | None = None,
+    ) -> tuple[str, M | N | P]: ...
     def expect(
         self,
         kinds: type[Any] | tuple[type[Any], ...],
@@ -269,6 +280,11 @@ class Link(Line):
             return None
         self._absences.hear()
         return arrived
+
+    def leave_out(self, peers: Collection[str], why: str) -> None:
+        """Go on without these peers, as in `Line`; nobody waits for their links any more."""
+        super().leave_out(peers, why)
+        self._absences.away.difference_update(peers)
 
     def _forget(self, peer: str) -> None:
         super()._forget(peer)

@@ -6,6 +6,7 @@ report.zip                   all of these
 feature_model_<key>.pt       state dict of this party's feature model
 infer_model.pt               at the host: state dict of the infer model
 model.zip                    the models of this party
+run.json                     what the folder is of, with the SHA-256 of the files that predictions need
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 
 from heterofed.files import make_folder, sweep, write_whole
 from heterofed.metrics.tables import MetricsTable
+from heterofed.scheduler.manifest import NAME, read_manifest
 from heterofed.training.devices import portable
 
 SUFFIXES = (".csv", ".json", ".pt", ".zip")
@@ -57,7 +59,9 @@ def write_outputs(
 
 def find_outputs(folder: Path) -> tuple[Path, ...]:
     """Return the paths of the outputs that a folder holds, sorted."""
-    return tuple(sorted(each for each in folder.iterdir() if each.suffix in SUFFIXES and each.is_file()))
+    named = read_manifest(folder).files if (folder / NAME).exists() else {}
+    found = {each for each in folder.iterdir() if each.suffix in SUFFIXES} | {folder / each for each in named}
+    return tuple(sorted(each for each in found if each.is_file()))
 
 
 def _zip(path: Path, members: Sequence[Path]) -> Path:

@@ -90,6 +90,7 @@ class Party(PartyTemplates):
         self._local_ids: list[str] = []
         self._failed_in = ""
         self._making_trainer = False
+        self._models_made = False
         self._warned: set[str] = set()
         self._replicas: Leader | Follower | None = None
         self._at_the_end = ExitStack()
@@ -120,6 +121,15 @@ class Party(PartyTemplates):
         return self._at_seat.task_id
 
     # --- for the rest of the scheduler --------------------------------------------------------------------------------
+
+    @property
+    def task_parties(self) -> tuple[str, ...]:
+        """Feature keys of all parties of the task, in its order.
+
+        Raises:
+            ConfigError: this party is in no task yet.
+        """
+        return self._at_seat.parties
 
     @property
     def _at_seat(self) -> Seat:

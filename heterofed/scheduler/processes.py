@@ -47,6 +47,11 @@ def on_all_processes(party: Scheduler, task_id: str, run: Callable[[], TaskResul
     team = Team.join(party.settings.gather_timeout_s)
     if team is None:
         return run()
+    if party.models_after_alignment:
+        raise ConfigError(
+            f"{type(party).__name__} makes its models after the matching, and this party has {team.size} processes",
+            expected="one process, or a class that makes its models before",
+        )
     return _follow(party, team, task_id) if team.rank else _lead(party, team, task_id, run)
 
 

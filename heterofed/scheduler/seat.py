@@ -98,6 +98,8 @@ class Seat:
     record: TaskRecord
     clock: Callable[[], float] = time.monotonic
     """What deadlines are measured by, in seconds."""
+    host_public_key: Callable[[], bytes | None] = lambda: None
+    """The host's public key on the wire, as Z85 text, once this party is connected; None where there is no network."""
     host_moved: Callable[[], bool] = lambda: False
     """True when the host is at another address than the one we connected to."""
     rounds: int | None = None

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import Self
 
-from heterofed.errors import ConfigError
+from heterofed.errors import ConfigError, EmbeddingError
 from heterofed.features.alignment import OrderedIds, default_split
 from heterofed.scheduler.plainly import print_errors_plainly
+
+if TYPE_CHECKING:
+    from heterofed.scheduler.predicting.predictions import Predictions
 
 _FOR_SUBCLASSES = frozenset({"_is_reach_max_rounds", "_abc_impl"})
 """Private names that a user's class may have: one of the source system, and one that Python makes."""
@@ -65,6 +70,12 @@ class PartyTemplates(ABC):
                 advice="Rename them in your class.",
             )
 
+    models_after_alignment: bool = False
+    """Whether the models are made when the shared ids are known and split, rather than before the parties meet.
+
+    `make_feature_model` may then use `self.train_ids` and `self.task_parties`; what it cannot work with is found later.
+    """
+
     @abstractmethod
     def load_local_ids(self) -> Any:
         """Return the ids of this party's samples: a list of unique, non-empty str."""
@@ -83,6 +94,21 @@ class PartyTemplates(ABC):
     @abstractmethod
     def make_feature_optimizer(self, feature_model: nn.Module) -> Optimizer:
         """Return the optimizer of the feature model. Called once; not at all when the model is frozen."""
+
+    def describe_run(self) -> dict[str, Any]:
+        """Return what `run.json` is to say of this party's models besides: str, numbers, bools, lists and dicts.
+
+        Called once, when the run is completed; `read_manifest(folder).about` gives it back.
+        """
+        return {}
+
+    def write_artifacts(self, folder: Path) -> Sequence[Path]:
+        """Write more files that predictions need into this party's results folder, and return their paths.
+
+        Called once, when the run is completed; `run.json` keeps the SHA-256 of each. `heterofed.files.write_whole`
+        writes a file whole or not at all.
+        """
+        return ()
 
     def iterate_train_feature(self, feature_model: nn.Module, train_ids: list[str]) -> Any:
         """Yield this party's embeddings of the train ids, batch by batch (the host: (embedding, labels)).
@@ -153,3 +179,22 @@ class HostTemplates(PartyTemplates):
         The default concatenates the embeddings in the order of the task's parties and applies the infer model.
         """
         return self.infer_model(torch.cat(list(feature_projection.values()), dim=1))
+
+    def load_inputs(self, ids: list[str]) -> Any:
+        """Return the feature model's inputs for exactly these ids, in this order; for predictions, without labels.
+
+        The default takes them from `load_batch`, which has to find labels then.
+        """
+        loaded = self.load_batch(ids)
+        if not isinstance(loaded, tuple) or len(loaded) != 2:
+            raise EmbeddingError(f"load_batch returned {type(loaded).__name__}", expected="(inputs, labels)")
+        return loaded[0]
+
+    def conclude(self, predictions: Predictions) -> None:
+        """Make use of what was trained, before the task is completed; the default does nothing.
+
+        Called when the last round is closed, while all parties are there; once more if one of them was started again.
+
+        Args:
+            predictions: of all shared ids, those that were trained on and those that were not.
+        """

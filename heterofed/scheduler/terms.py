@@ -1,6 +1,6 @@
 """What a host declares of the exchange of batches, checked when it is declared.
 
-All of it is for long links: by default a training is exact, batch by batch in lock-step (see docs/long-links.md).
+All of it is for long links: by default a training is exact, in lock-step (see docs/guides/long-links.md).
 """
 
 from __future__ import annotations

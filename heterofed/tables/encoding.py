@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from heterofed.errors import ConfigError, DataError
+from heterofed.sealed import unsealed
 from heterofed.tables.columns import Columns, FeatureKind
 from heterofed.tables.encoders import AnyEncoder, Categorical, Fitting, Unseen
-from heterofed.tables.sealed import Fitted, unsealed
+from heterofed.tables.fitted import Fitted
 from heterofed.tables.values import cells_of
 
 VERSION: Final = 1
@@ -67,8 +68,7 @@ class TableEncoder(Fitted[_Saved]):
         """
         if max_kinds < 1:
             raise ConfigError(f"max_kinds is {max_kinds}", expected="1 or more")
-        if unseen not in ("refuse", "other"):
-            raise ConfigError(f"unseen is {unseen!r}", expected="'refuse' or 'other'")
+        _check_unseen(unseen)
         if isinstance(columns, Columns):
             columns.refuse_problems()
             columns = columns.features
@@ -108,6 +108,15 @@ class TableEncoder(Fitted[_Saved]):
     def unseen(self) -> Unseen:
         """What it makes of a category that training did not have."""
         return self._saved.unseen
+
+    def with_unseen(self, unseen: Unseen) -> TableEncoder:
+        """Return an encoder that is fitted to the same rows and makes this of a category that they did not have.
+
+        Raises:
+            ConfigError: there is no such policy.
+        """
+        _check_unseen(unseen)
+        return TableEncoder(msgspec.structs.replace(self._saved, unseen=unseen))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,6 +179,11 @@ class TableEncoder(Fitted[_Saved]):
             }[each.kind]
             rows.append((each.name, each.kind, becomes, "told by a column" if each.has_missing else "none in training"))
         return rows
+
+
+def _check_unseen(unseen: str) -> None:
+    if unseen not in ("refuse", "other"):
+        raise ConfigError(f"unseen is {unseen!r}", expected="'refuse' or 'other'")
 
 
 def _refuse_lack(frame: pd.DataFrame, names: Iterable[str]) -> None:

@@ -134,7 +134,7 @@ def identities(
     given = [each for each in cells if each is not None]
     if not given:
         raise DataError(f"{where} holds no ids", expected="at least one row with an id")
-    texts = _texts(given, where, decimal_ids)
+    texts = id_texts(given, where, decimal_ids)
     kept = _kept(texts, duplicates)
     repeated = int((~kept).sum())
     if repeated and duplicates == "refuse":
@@ -148,7 +148,17 @@ def identities(
     return Identities(ids, rows.astype(np.int64), len(cells), missing, repeated)
 
 
-def _texts(given: list[Any], where: str, decimal_ids: DecimalIds) -> list[str]:
+def id_texts(given: list[Any], where: str, decimal_ids: DecimalIds) -> list[str]:
+    """Return the text of every id, in the order given; repeats are as they are.
+
+    Args:
+        given: what `raw_ids` gave, without None.
+        where: what errors call the column.
+        decimal_ids: as for `identities`.
+
+    Raises:
+        DataError: ids are of mixed types or without a text form. The text has counts, never an id.
+    """
     families = Counter(_family(each) for each in given)
     if len(families) > 1:
         counts = ", ".join(f"{count} {family}" for family, count in sorted(families.items()))

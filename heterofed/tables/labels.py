@@ -22,10 +22,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from heterofed.errors import ConfigError, DataError
+from heterofed.sealed import unsealed
 from heterofed.tables.answers import AskedTask, Label, Task, check_task, labels_of, task_of, text_of
 from heterofed.tables.encoders import Finite, Scale
+from heterofed.tables.fitted import Fitted
 from heterofed.tables.ordered import OrderedTable
-from heterofed.tables.sealed import Fitted, unsealed
 from heterofed.tables.sums import Moments
 from heterofed.tables.values import cells_of
 
@@ -63,6 +64,7 @@ class LabelEncoder(Fitted[_Saved]):
         *,
         task: AskedTask | None = None,
         positive: Label | None = None,
+        classes: Sequence[Label] | None = None,
         standardise: bool = True,
     ) -> LabelEncoder:
         """Fit to labelled rows.
@@ -74,6 +76,8 @@ class LabelEncoder(Fitted[_Saved]):
             task: the kind, where the rule of this module would come to another; "classification" leaves the choice
                 between binary and multiclass to the number of classes.
             positive: of two classes the one that counts as 1; by default the later in order.
+            classes: all that there can be, in the order of their numbers, where these rows may lack some; `task` has
+                to say which kind of classification it is.
             standardise: whether the values of a regression get mean 0 and standard deviation 1; `decode` undoes it.
 
         Raises:
@@ -84,6 +88,8 @@ class LabelEncoder(Fitted[_Saved]):
         check_task(task, names)
         frames = [rows[list(names)]] if isinstance(rows, pd.DataFrame) else [each[list(names)] for each in rows]
         whole = pd.concat(frames) if frames else pd.DataFrame(columns=list(names))
+        if classes is not None and task in ("binary", "multiclass"):
+            return cls(_with_classes(whole, names, task, tuple(classes)))
         kind, found = task_of(whole, names, task)
         if kind == "regression":
             return cls(_fitted_numbers(names, found, standardise))
@@ -93,8 +99,8 @@ class LabelEncoder(Fitted[_Saved]):
             labels: tuple[Label, ...] = names if len(names) > 1 else places_of_one
             counts = tuple(int(each) for each in table.sum(axis=0))
             return cls(_Saved(VERSION, kind, names, labels, counts, len(table), 0.0, 1.0))
-        classes, places = np.unique(np.asarray(found), return_inverse=True)
-        known: list[Label] = list(classes.tolist())
+        distinct, places = np.unique(np.asarray(found), return_inverse=True)
+        known: list[Label] = list(distinct.tolist())
         counts = np.bincount(places.reshape(-1)).tolist()
         if positive is not None:
             if len(known) != 2 or positive not in known:
@@ -129,6 +135,16 @@ class LabelEncoder(Fitted[_Saved]):
     def counts(self) -> tuple[int, ...]:
         """How many rows each had."""
         return self._saved.counts
+
+    @property
+    def mean(self) -> float:
+        """What a standardised 0 of a regression is in its label's unit; 0 for other tasks."""
+        return self._saved.mean
+
+    @property
+    def scale(self) -> float:
+        """How much a standardised 1 of a regression is in its label's unit; 1 for other tasks."""
+        return self._saved.scale
 
     @property
     def outputs(self) -> int:
@@ -259,6 +275,16 @@ def labelled_ids(table: OrderedTable, columns: str | Sequence[str], policy: Unla
             advice="Fill them in, or let these rows be left out with unlabelled='drop'.",
         )
     return kept
+
+
+def _with_classes(
+    frame: pd.DataFrame, names: tuple[str, ...], task: Literal["binary", "multiclass"], classes: tuple[Label, ...]
+) -> _Saved:
+    """Return the counts of classes that are known, some of which the rows may not have."""
+    saved = _Saved(VERSION, task, names, classes, (0,) * len(classes), 0, 0.0, 1.0)
+    places = LabelEncoder(saved).transform(frame).reshape(-1).astype(np.int64)
+    counts = np.bincount(places, minlength=len(classes)).tolist()
+    return _Saved(VERSION, task, names, classes, tuple(counts), len(places), 0.0, 1.0)
 
 
 def _fitted_numbers(names: tuple[str, ...], found: Any, standardise: bool) -> _Saved:

@@ -35,6 +35,7 @@ class GuestList:
         task_id: its id.
         clock: in seconds.
         known: gives the task as a hub lately had it; None where the record is near and is read at every question.
+        when_completed: whether parties come in when the task is completed: for predictions with what it has trained.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class GuestList:
         task_id: str,
         clock: Callable[[], float] = time.monotonic,
         known: Callable[[], Task | None] = lambda: None,
+        when_completed: bool = False,
     ) -> None:
+        self._when_completed = when_completed
         self._directory = directory
         self._known = known
         self._away_until = float("-inf")
@@ -65,7 +68,8 @@ class GuestList:
         party = task.owner_of(public_key)
         if party is None or task.status is TaskStatus.CANCELLED:
             return None
-        if task.why_over() is not None and public_key not in self._inside:
+        over = task.why_over() is not None and not (self._when_completed and task.status is TaskStatus.COMPLETED)
+        if over and public_key not in self._inside:
             return None
         self._inside.add(public_key)
         return party

@@ -141,14 +141,14 @@ def test_refused_connections_are_refused_while_open_ones_go_on(proxy: Proxy) -> 
 def test_a_delay_holds_every_byte_back_both_ways(proxy: Proxy) -> None:
     with connect(proxy) as connection:
         assert ask(connection, b"a") == b"a"
-        proxy.delay(0.1)
+        proxy.delay(0.4)
         began = time.monotonic()
         assert ask(connection, b"b") == b"b"
-        assert 0.2 <= time.monotonic() - began < 1.0
+        assert time.monotonic() - began >= 0.8
         proxy.delay(0)
         began = time.monotonic()
         assert ask(connection, b"c") == b"c"
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 0.8
 
 
 def test_a_throttled_connection_carries_what_it_may(proxy: Proxy) -> None:
@@ -156,32 +156,38 @@ def test_a_throttled_connection_carries_what_it_may(proxy: Proxy) -> None:
     with connect(proxy) as connection:
         began = time.monotonic()
         assert ask(connection, bytes(40_000)) == bytes(40_000)
-        assert 0.3 <= time.monotonic() - began < 1.2
+        assert 0.3 <= time.monotonic() - began < 5.0
 
 
 @pytest.mark.parametrize("size", [100_000, 2_500_000])
 def test_a_long_line_carries_as_much_as_a_short_one(proxy: Proxy, echo: Echo, size: int) -> None:
     """100 Mbit/s with 20 ms one way: what is on its way meanwhile does not count as waiting."""
+    least = 0.04 + size / 12_500_000
+    most = 1.5 * least + 0.1
     with connect(proxy) as connection:
         assert ask(connection, b"a") == b"a"
         proxy.delay(0.02)
         proxy.throttle(12_500_000)
-        began = time.monotonic()
-        threading.Thread(target=connection.sendall, args=(bytes(size),)).start()
-        got = answer(connection, size)
-        seconds = time.monotonic() - began
-    assert len(got) == size
-    least = 0.04 + size / 12_500_000
-    assert least <= seconds < 1.5 * least + 0.1
+        seconds = []
+        for _ in range(5):  # something else may hold this machine up now and then
+            began = time.monotonic()
+            sending = threading.Thread(target=connection.sendall, args=(bytes(size),))
+            sending.start()
+            assert len(answer(connection, size)) == size
+            seconds.append(time.monotonic() - began)
+            sending.join()
+            if seconds[-1] < most:
+                break
+    assert least <= min(seconds) < most
 
 
 def test_a_short_message_does_not_wait_for_the_one_behind_it(proxy: Proxy) -> None:
-    proxy.throttle(1_000_000)
+    proxy.throttle(200_000)
     with connect(proxy) as connection:
         began = time.monotonic()
         connection.sendall(b"first" + bytes(300_000))
         assert answer(connection, 5) == b"first"
-        assert time.monotonic() - began < 0.15
+        assert time.monotonic() - began < 1.0
         assert len(answer(connection, 300_000)) == 300_000
 
 

@@ -181,12 +181,20 @@ def test_lines_that_do_not_fit_the_header_are_refused_and_never_read_shifted(
         ("ids.csv", b"", "cannot read {path}: EmptyDataError; expected a table"),
         ("ids.csv", "id\nZo\u00eb\n".encode("latin-1"), "cannot read {path}: UnicodeDecodeError; expected a table"),
         ("ids.txt", "Zo\u00eb\n".encode("latin-1"), "cannot read {path}: UnicodeDecodeError; expected a table"),
-        ("ids.csv.gz", gzip.compress(b"id\n" + 99 * b"patient-4711\n", mtime=0)[:-12], "cannot read {path}: EOFError; expected"),
+        (
+            "ids.csv.gz",
+            gzip.compress(b"id\n" + 99 * b"patient-4711\n", mtime=0)[:-12],
+            "cannot read {path}: EOFError; expected",
+        ),
         ("ids.csv.gz", b"id\n7\n", "cannot read {path}: BadGzipFile; expected a table"),
         ("ids.xlsx", b"PK", "{path} has the name of no file that can be read here; expected a table (.csv, .csv.gz,"),
         ("ids.tsv", b"id\tage\n", "{path} has the name of no file that can be read here; expected a table"),
         ("ids.csv.zip", b"PK", "{path} has the name of no file that can be read here; expected a table"),
-        ("ids.gz", gzip.compress(b"7\n", mtime=0), "{path} has the name of no file that can be read here; expected a table"),
+        (
+            "ids.gz",
+            gzip.compress(b"7\n", mtime=0),
+            "{path} has the name of no file that can be read here; expected a table",
+        ),
     ],
     ids=["empty", "csv in Latin-1", "text in Latin-1", "cut", "not packed", "Excel", "tabs", "zip", "packed text"],
 )

@@ -11,6 +11,7 @@ from heterofed.frames.forms import Blob
 from heterofed.frames.messages import (
     Abort,
     AnyMessage,
+    Ask,
     BatchesEnd,
     BatchPlan,
     CheckIn,
@@ -66,6 +67,7 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
             run=SESSION,
             points=(0, 938, 1876),
             threads=2,
+            purpose="predict",
         ),
         Welcome(
             nonce=NONCE,
@@ -101,6 +103,7 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
         Proceed(round=round_, batch=batch, loss=None, keep=False),
         BatchesEnd(round=round_, batches=batch),
         StartTest(round=round_),
+        Ask(round=round_, batch_size=2, rows=Blob(bytes(12))),
         CloseRound(round=round_, best=True, loss=0.5),
         RoundClosed(round=round_),
         CompleteTask(rounds=round_),

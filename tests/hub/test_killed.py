@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -18,6 +16,7 @@ from heterofed import run_locally
 from heterofed.tasks.client import HubClient
 from heterofed.tasks.course import Event, ReportKind
 from heterofed.tasks.model import PartyStatus, TaskStatus
+from tests.forked import Forked
 from tests.hub.running import HubProcess, hub_process
 from tests.tiny import Collaborator, Host
 
@@ -34,16 +33,11 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
         yield process
 
 
-def party(
-    what: str, task_id: str, home: Path, out: Path, hub: HubProcess, **arguments: object
-) -> subprocess.Popen[str]:
-    given = [f"{name}={value!r}" for name, value in {"out_dir": str(out), **arguments}.items()]
-    return subprocess.Popen(
-        [sys.executable, str(PARTY), what, task_id, *given],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
+def party(what: str, task_id: str, home: Path, out: Path, hub: HubProcess, **arguments: object) -> Forked:
+    return Forked(
+        PARTY,
+        [what, task_id, *(f"{name}={value!r}" for name, value in {"out_dir": str(out), **arguments}.items())],
+        {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "HETEROFED_HOME": str(home),

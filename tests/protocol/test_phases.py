@@ -41,6 +41,7 @@ DIRECTIONS = {
     "Proceed": {"host"},
     "BatchesEnd": {"collaborator"},
     "StartTest": {"host"},
+    "Ask": {"host"},
     "StillMatching": {"host", "collaborator"},
     "CloseRound": {"host"},
     "RoundClosed": {"collaborator"},

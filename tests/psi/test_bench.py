@@ -202,7 +202,7 @@ def test_a_floor_is_measured_on_no_more_than_the_operations_of_the_run() -> None
     timer.join(10)
 
     assert heard["done"] >= -(-settings.operations // settings.cores)
-    assert heard["cpu_seconds"] > 0 and 0.3 <= heard["seconds"] < 1
+    assert heard["cpu_seconds"] > 0 and 0.3 <= heard["seconds"] < 5
     assert not timer.is_alive()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import psi
 
-PAGE = Path(__file__).parents[2] / "docs" / "psi.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "psi.md"
 FOREIGN = ("heterofed", "torch", "zmq", "pandas", "dask", "distributed", "typer", "rich", "sqlalchemy", "msgspec")
 
 

@@ -24,8 +24,8 @@ def test_each_party_gets_its_own_outputs_and_only_its_own(tmp_path: Path) -> Non
     run = run_locally(host, other)
 
     models = ["feature_model_host.pt", "infer_model.pt"]
-    assert names(tmp_path / "h") == [*models, "metrics.json", "model.zip", "report.zip", "scores.csv"]
-    assert names(tmp_path / "c") == ["feature_model_c1.pt", "metrics.json", "model.zip", "report.zip"]
+    assert names(tmp_path / "h") == [*models, "metrics.json", "model.zip", "report.zip", "run.json", "scores.csv"]
+    assert names(tmp_path / "c") == ["feature_model_c1.pt", "metrics.json", "model.zip", "report.zip", "run.json"]
     assert sorted(path.name for path in run.host.files) == names(tmp_path / "h")
     with zipfile.ZipFile(tmp_path / "h" / "model.zip") as archive:
         assert sorted(archive.namelist()) == ["feature_model_host.pt", "infer_model.pt"]

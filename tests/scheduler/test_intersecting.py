@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,10 +32,11 @@ from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import Matched
 from heterofed.tasks.directory import Directory, open_directory
 from heterofed.tasks.model import PartyStatus, TaskStatus
+from tests.forked import Forked
 from tests.scheduler.matching_parties import people
 
 PARTY = Path(__file__).with_name("intersecting_party.py")
-ENDS_WITHIN_S = 40.0
+ENDS_WITHIN_S = 90.0
 PATIENT = "patient-4711"
 
 
@@ -361,18 +360,13 @@ class Process:
     """A party's process and what it said."""
 
     def __init__(self, *arguments: object, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(PARTY), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "HETEROFED_PROGRESS": "plain", **environment},
+        self.process = Forked(
+            PARTY, [*map(str, arguments)], {**os.environ, "HETEROFED_PROGRESS": "plain", **environment}
         )
 
     def end(self) -> tuple[int, str]:
         """Return the exit code and all output."""
-        output, _ = self.process.communicate(timeout=ENDS_WITHIN_S)
-        return self.process.returncode, output
+        return self.process.wait(ENDS_WITHIN_S), self.process.said()
 
 
 @pytest.fixture
@@ -387,12 +381,10 @@ def start() -> Iterator[Callable[..., Process]]:
     for each in started:
         each.process.kill()
         each.process.wait()
-        if each.process.stdout is not None:
-            each.process.stdout.close()
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_processes_say_no_size_of_a_pair_even_where_the_host_may_know_it(
     directory: Directory, start: Callable[..., Process]
 ) -> None:
@@ -413,7 +405,7 @@ def test_processes_say_no_size_of_a_pair_even_where_the_host_may_know_it(
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("dying", ["collaborator", "host"])
 def test_a_party_that_is_killed_while_ids_are_matched_is_named_to_all_others_in_time(
     directory: Directory, start: Callable[..., Process], dying: str
@@ -437,11 +429,11 @@ def test_a_party_that_is_killed_while_ids_are_matched_is_named_to_all_others_in_
         assert "expected a link, or one that is back within 1 s" in output
         assert "Traceback" not in output
         assert "PeerGone" in output
-    assert time.monotonic() - killed < 15
+    assert time.monotonic() - killed < 30  # the ends of processes included, on a machine that has much to do
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("dying", ["collaborator", "host"])
 def test_a_party_that_is_killed_while_ids_are_matched_may_be_started_again(
     directory: Directory, start: Callable[..., Process], dying: str

@@ -79,7 +79,7 @@ def test_what_a_party_says_while_the_hub_is_away_arrives_later_in_order_and_once
         record.test_finished(round_, {"scores/accuracy": 0.5})
         record.round_finished(round_, {"loss": 0.1})
         record.log(f"round {round_}")
-    assert time.perf_counter() - began < 0.1
+    assert time.perf_counter() - began < 1.0
     wait_until(lambda: record.reporter.away)
     time.sleep(0.1)
     assert kinds(door, task_id) == []
@@ -171,7 +171,7 @@ def test_a_hub_that_stays_away_is_waited_for_at_the_end_only_so_long_and_that_is
     arrived = record.reporter.close(0.5)
 
     assert not arrived
-    assert 0.4 < time.monotonic() - began < 2
+    assert 0.4 < time.monotonic() - began < 10
     assert "2 things that host had to say of task" in caplog.text
     assert "did not arrive" in caplog.text
 

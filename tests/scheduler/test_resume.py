@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -32,10 +30,10 @@ from heterofed import (
 from heterofed.tasks.directory import open_directory
 from heterofed.tasks.model import TaskStatus
 from heterofed.training.hooks import EarlyStopper, HookBase, LRScheduler, PeriodicCheckpointer
+from tests.forked import Forked
 from tests.own_batches import OwnCollaborator, OwnHost
 from tests.tiny import Collaborator, Host, bottom, same_bits
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 BATCHES = 3
 
 
@@ -557,23 +555,12 @@ def dies(trainer):
     trainer.register_hook_in_train(die, "on_batch_start")
 """
 
-LAUNCH = """
-import sys
-from tests.party import CLASSES
-what, task_id, out_dir, recover = sys.argv[1:]
-more = {"max_rounds": 4} if what.startswith("host") else {}
-CLASSES[what](out_dir=out_dir, **more).launch_task(task_id, recover=recover == "recover")
-"""
+PARTY = Path(__file__).resolve().parents[1] / "party.py"
 
 
-def start(what: str, task_id: str, folder: Path, recover: str = "no", **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, what, task_id, str(folder / what), recover],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment},
-    )
+def start(what: str, task_id: str, folder: Path, *more: str, **environment: str) -> Forked:
+    words = [f"out_dir={str(folder / what)!r}", *(["max_rounds=4"] if what == "host" else []), *more]
+    return Forked(PARTY, [what, task_id, *words], {**os.environ, "OMP_NUM_THREADS": "1", **environment})
 
 
 @pytest.mark.processes
@@ -583,7 +570,7 @@ def test_two_processes_that_were_killed_in_a_round_are_launched_again_and_come_t
     task_id = directory.store.create("tiny", ["host", "c1"]).id
     plugin = tmp_path / "dies.py"
     plugin.write_text(DIES)
-    processes: list[subprocess.Popen[str]] = []
+    processes: list[Forked] = []
     try:
         host = start("host", task_id, tmp_path, HETEROFED_PLUGINS=str(plugin), HETEROFED_HOOKS="dies")
         other = start("collaborator", task_id, tmp_path, HETEROFED_REJOIN_TIMEOUT_S="30")
@@ -603,8 +590,6 @@ def test_two_processes_that_were_killed_in_a_round_are_launched_again_and_come_t
         for each in processes:
             each.kill()
             each.wait()
-            if each.stdout is not None:
-                each.stdout.close()
 
     reference = Host(max_rounds=4), Collaborator()
     run_locally(*reference)

@@ -362,7 +362,7 @@ def test_a_change_of_any_byte_is_noticed() -> None:
 
 
 def reseal(change: Any) -> str:
-    from heterofed.tables.sealed import sealed
+    from heterofed.sealed import sealed
 
     content = json.loads(saved().to_json())["content"]
     change(content)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heterofed.errors import ConfigError, DataError
+from heterofed.sealed import sealed
 from heterofed.tables.labels import LabelEncoder, labelled_ids
 from heterofed.tables.ordered import OrderedTable
-from heterofed.tables.sealed import sealed
 
 HIDDEN = "ward 4711"
 

@@ -118,7 +118,7 @@ def test_the_example_of_the_page_on_errors_is_what_users_see() -> None:
     shown = re.sub(r"in \d+\.\d s", "in 0.7 s", f"HubUnreachable: {caught.value}")
     with pytest.raises(NotAllowed) as refused:
         HubClient("http://127.0.0.1:8080", transport=httpx.MockTransport(Scripted(httpx.Response(401)))).list()
-    page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8").splitlines()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "errors.md").read_text(encoding="utf-8").splitlines()
     assert shown in page
     assert f"NotAllowed: {refused.value}" in page
 
@@ -153,7 +153,7 @@ def test_an_answer_that_drips_ends_at_the_deadline() -> None:
         tasks = HubClient(f"http://127.0.0.1:{server.getsockname()[1]}", timeout_s=0.6)
         with pytest.raises(HubUnreachable, match="no answer in time"):
             tasks.get(TASK_ID)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         ended.set()
         tasks.close()
         thread.join(5)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +16,10 @@ from heterofed.cli import app
 from heterofed.config import Settings
 from heterofed.tasks import TaskStatus, TaskStore, open_directory
 from heterofed.tasks.client import HubClient
+from tests.forked import Forked
 from tests.hub.running import running_hub
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 ROOT = Path(__file__).parents[2]
 PARTY = ROOT / "tests" / "party.py"
 
@@ -43,22 +42,15 @@ class Machine:
         return done.stdout.splitlines()
 
     @contextmanager
-    def runs(self, role: str, task_id: str, **arguments: str) -> Iterator[subprocess.Popen[str]]:
+    def runs(self, role: str, task_id: str, **arguments: str) -> Iterator[Forked]:
         """Start a party."""
         given = [f"{name}={value!r}" for name, value in {"out_dir": str(self._folder / "out"), **arguments}.items()]
-        process = subprocess.Popen(
-            [sys.executable, str(PARTY), role, task_id, *given],
-            cwd=self._folder,
-            env=self._environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process = Forked(PARTY, [role, task_id, *given], self._environ, self._folder)
         try:
             yield process
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def free_port() -> int:
@@ -74,7 +66,7 @@ def trained(host: Machine, collaborator: Machine, task_id: str) -> None:
         host.runs("host", task_id, feature_key="bank") as first,
     ):
         for process in (first, second):
-            said, _ = process.communicate(timeout=50)
+            said, _ = process.communicate(timeout=80)
             assert process.returncode == 0, said
 
 
@@ -108,8 +100,8 @@ def test_a_party_whose_key_the_host_was_not_told_is_kept_out(tmp_path: Path) -> 
         host.runs("host", task_id, feature_key="bank") as first,
         collaborator.runs("collaborator", task_id, feature_key="shop") as second,
     ):
-        assert first.communicate(timeout=50)[0]
-        assert second.communicate(timeout=50)[0]
+        assert first.communicate(timeout=80)[0]
+        assert second.communicate(timeout=80)[0]
         assert (first.returncode, second.returncode) == (1, 1)
     assert open_directory(Settings(home=host.home)).find(task_id).party("shop").public_key is None
 

@@ -186,7 +186,7 @@ class Contract:
         for each in (star.host, end):
             began = time.monotonic()
             assert each.receive(timeout_s) is None
-            assert timeout_s <= time.monotonic() - began < timeout_s + 0.5
+            assert timeout_s <= time.monotonic() - began < timeout_s + 3.0
 
     def test_receive_wakes_up_as_soon_as_something_comes(self, star: Star) -> None:
         end = meet(star, "bank")
@@ -194,7 +194,7 @@ class Contract:
         timer.start()
         began = time.monotonic()
         assert content(arrival(star.host)) == [b"late"]
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 3.0
         timer.join()
 
     def test_what_is_sent_before_the_first_connection_arrives(self, star: Star) -> None:
@@ -288,7 +288,7 @@ class Contract:
             end = meet(star, "bank")
             for sender, to, receiver in ((end, HOST, star.host), (star.host, "bank", end)):
                 sent, waited_s, text = self._fill(sender, to)
-                assert 0.2 <= waited_s < 1.0
+                assert 0.2 <= waited_s < 5.0
                 assert "full for 0.2 s" in text
                 assert to in text
                 assert [content(arrival(receiver))[0] for _ in range(sent)] == [b"%d" % n for n in range(sent)]

@@ -481,7 +481,7 @@ def test_a_killed_process_is_down_at_once(star: TcpStar) -> None:
         process.wait()
         began = time.monotonic()
         wait_until_down(star.host, "bank")
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 4.0  # before heartbeats tell
 
 
 # When the line breaks
@@ -769,7 +769,7 @@ def test_closing_does_not_wait_longer_than_its_linger() -> None:
     end.send(HOST, [b"nobody there"])
     began = time.monotonic()
     end.close(linger_s=0.2)
-    assert 0.2 <= time.monotonic() - began < 1.0
+    assert 0.2 <= time.monotonic() - began < 4.0
 
 
 @pytest.mark.processes

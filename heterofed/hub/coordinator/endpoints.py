@@ -2,7 +2,7 @@
 
 A user of the hub chooses where the hub connects to. That may be any http or https address, also one inside the network
 of the hub: parties often are there. Whoever gives strangers a user on a hub should keep the hub's machine from places
-that trust it for where it stands (docs/hub.md). What such a place answers is never shown to anybody.
+that trust it for where it stands (docs/guides/hub.md). What such a place answers is never shown to anybody.
 """
 
 from __future__ import annotations

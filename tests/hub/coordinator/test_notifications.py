@@ -17,7 +17,7 @@ from heterofed.tasks.course import NotificationType
 from heterofed.tasks.database import Database
 from tests.hub.coordinator.course import HOST, KINDS, SHOP, Course
 
-PAGE = Path(__file__).parents[3] / "docs" / "hub.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "hub.md"
 
 
 def test_a_transaction_that_is_undone_has_told_nobody(course: Course) -> None:
@@ -47,7 +47,7 @@ def test_a_member_who_is_neither_party_nor_owner_is_not_told(course: Course) -> 
 
 
 def column(heading: str) -> list[str]:
-    """Return the first column of the table of docs/hub.md that begins with a heading."""
+    """Return the first column of the table of docs/guides/hub.md that begins with a heading."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(f"| {heading} |"))
     cells = []

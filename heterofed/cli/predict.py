@@ -1,0 +1,225 @@
+"""`heterofed predict host|collaborator` and `heterofed evaluate host|collaborator`: new rows through a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from heterofed.cli.asked import as_table, asked_ids, is_table
+from heterofed.cli.own_code import find_own_modules
+from heterofed.cli.tables import (
+    STAND_IN_AFTER_S,
+    Absent,
+    AtOnce,
+    Force,
+    OnAbsent,
+    OwnDecimalIds,
+    OwnDuplicates,
+    OwnId,
+    OwnMissingIds,
+    OwnTask,
+    OwnUnseen,
+    Unlabelled,
+    Wait,
+    given_only,
+    print_table,
+    refuse_replacing,
+)
+from heterofed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from heterofed.tabular import TableHost
+
+predict_app = typer.Typer(help="Predict for new rows with a run that has ended.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Score a run that has ended on new rows with labels.", no_args_is_help=True)
+
+HostRun = Annotated[Path, typer.Option("--run", help="Folder of the host's part of a run.")]
+CollaboratorRun = Annotated[Path, typer.Option("--run", help="Folder of this collaborator's part of a run.")]
+NewData = Annotated[Path, typer.Option("--data", help="This party's table with the new rows, columns as in training.")]
+
+
+@predict_app.command("host")
+def predict_host(
+    run: HostRun,
+    out: Annotated[Path, typer.Option(help="The file for the predictions, .csv or .csv.gz.")],
+    task_id: OwnTask = None,
+    ids: Annotated[
+        Path | None, typer.Option(help="Whose predictions, in this order: a table, or a .txt with one id per line.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The host's table with the new rows; by default the file of the ids, if it has the columns."),
+    ] = None,
+    id_column: OwnId = None,
+    absent: OnAbsent = Absent.fail,
+    wait: Wait = None,
+    batch_size: AtOnce = None,
+    duplicates: OwnDuplicates = None,
+    missing_ids: OwnMissingIds = None,
+    decimal_ids: OwnDecimalIds = None,
+    unseen: OwnUnseen = None,
+    force: Force = False,
+) -> None:
+    """Predict as the host: a row for every id asked, in their order; an unknown id gets a row that says so.
+
+    Without --ids, for every row of --data. The collaborators answer with `heterofed predict collaborator` or
+    `heterofed serve collaborator`.
+
+    Example: heterofed predict host --run runs/h --ids new_ids.csv --out predictions.csv
+    """
+    from heterofed.cli.predictions import check_place, write_predictions
+
+    check_place(out, force=force)
+    policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
+    host, asked = _host_of(run, ids, data, id_column, policies)
+    from heterofed.files import make_folder
+
+    make_folder(out.parent)
+    with host.open_predictions(task_id, asked, absent=absent.value, wait=_wait_s(wait, absent)) as predictions:
+        pieces = predictions.predict(batch_size=batch_size)
+        counts = write_predictions(out, pieces, host.labels, id_column=host.data.table.id_column)
+        _say_absent(predictions.absent, absent)
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    typer.echo(f"{counts.total()} rows ({told}) are in {out}", err=True)
+
+
+@evaluate_app.command("host")
+def evaluate_host(
+    run: HostRun,
+    data: NewData,
+    task_id: OwnTask = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json and report.html; RUN/evaluation-<n> by default.")
+    ] = None,
+    id_column: OwnId = None,
+    absent: OnAbsent = Absent.fail,
+    wait: Wait = None,
+    duplicates: OwnDuplicates = None,
+    missing_ids: OwnMissingIds = None,
+    decimal_ids: OwnDecimalIds = None,
+    unseen: OwnUnseen = None,
+    unlabelled: Annotated[
+        Unlabelled | None, typer.Option("--unlabelled", help="Rows without a label; by default as in training.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Score a run on new rows with labels, as the host, and write evaluation.json and report.html.
+
+    Rows that not all parties have, and rows without a label, are left out, and counted.
+
+    Example: heterofed evaluate host --run runs/h --data new_guest.csv
+    """
+    if out is not None:
+        refuse_replacing(out, force)
+    policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
+    if unlabelled is not None:
+        policies["unlabelled"] = unlabelled.value
+    find_own_modules()
+    from heterofed.files import folder_whole
+    from heterofed.report import read_summary
+    from heterofed.tabular import TableHost
+
+    host = TableHost.from_run(run, data, id_column, labelled=True, **policies)
+    folder = out or _next_free(run)
+    with host.open_predictions(task_id, None, absent=absent.value, wait=_wait_s(wait, absent)) as predictions:
+        if folder.exists() and any(folder.iterdir()):  # --force was said: what else is there stays
+            host.evaluate_predictions(predictions, folder)
+        else:
+            with folder_whole(folder) as part:
+                host.evaluate_predictions(predictions, part)
+        _say_absent(predictions.absent, absent)
+    print_table(read_summary(folder).table())
+    typer.echo(f"the report is {folder / 'report.html'}", err=True)
+
+
+@predict_app.command("collaborator")
+def predict_collaborator(
+    run: CollaboratorRun,
+    data: NewData,
+    task_id: OwnTask = None,
+    id_column: OwnId = None,
+    duplicates: OwnDuplicates = None,
+    missing_ids: OwnMissingIds = None,
+    decimal_ids: OwnDecimalIds = None,
+    unseen: OwnUnseen = None,
+) -> None:
+    """Answer one session of a host's requests, and end. `heterofed serve collaborator` stays up.
+
+    Example: heterofed predict collaborator --run runs/c --data new_host.csv
+    """
+    policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
+    _answer(run, data, task_id, id_column, policies)
+
+
+@evaluate_app.command("collaborator")
+def evaluate_collaborator(
+    run: CollaboratorRun,
+    data: NewData,
+    task_id: OwnTask = None,
+    id_column: OwnId = None,
+    duplicates: OwnDuplicates = None,
+    missing_ids: OwnMissingIds = None,
+    decimal_ids: OwnDecimalIds = None,
+    unseen: OwnUnseen = None,
+) -> None:
+    """Answer one session of a host that evaluates, and end; the same as `predict collaborator`.
+
+    Example: heterofed evaluate collaborator --run runs/c --data new_host.csv
+    """
+    policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
+    _answer(run, data, task_id, id_column, policies)
+
+
+def _answer(run: Path, data: Path, task_id: str | None, id_column: str | None, policies: dict[str, Any]) -> None:
+    find_own_modules()
+    from heterofed.tabular import TableCollaborator
+
+    answered = TableCollaborator.from_run(run, data, id_column, **policies).answer_predictions(task_id)
+    typer.echo(f"{answered.requests} requests for {answered.rows} rows of {answered.ids} shared ids answered", err=True)
+
+
+def _host_of(
+    run: Path, ids: Path | None, data: Path | None, id_column: str | None, policies: dict[str, Any]
+) -> tuple[TableHost, list[str] | None]:
+    """Return the host of a run, with its new rows, and the ids that are asked for; None: all of its table.
+
+    Raises:
+        HeterofedError: the run, the table or the ids cannot be used; the text says which.
+    """
+    find_own_modules()
+    from heterofed.tabular import TableHost
+    from heterofed.tabular.runs import read_run
+
+    if ids is None:
+        if data is None:
+            raise ConfigError("neither --ids nor --data is given", expected="whose predictions are wanted")
+        return TableHost.from_run(run, data, id_column, **policies), None
+    about = read_run(run, "host").about
+    if data is None and about.inputs and not is_table(ids):
+        raise ConfigError(
+            f"{ids} has ids only, and the model of this host takes columns of its own",
+            expected="--data with the host's table of these rows",
+        )
+    column = id_column or about.id_column
+    asked = asked_ids(ids, column if is_table(ids) else None, policies.get("decimal_ids", about.decimal_ids))
+    rows = data if data is not None else ids if about.inputs else as_table(asked, column)
+    return TableHost.from_run(run, rows, column, **policies), asked
+
+
+def _wait_s(wait: float | None, absent: Absent) -> float | None:
+    return STAND_IN_AFTER_S if wait is None and absent is not Absent.fail else wait
+
+
+def _next_free(run: Path) -> Path:
+    number = 1
+    while (run / f"evaluation-{number}").exists():
+        number += 1
+    return run / f"evaluation-{number}"
+
+
+def _say_absent(parties: tuple[str, ...], policy: Absent) -> None:
+    if parties:
+        stand_in = "the mean of training" if policy is Absent.mean else "zeros"
+        typer.echo(f"absent: {', '.join(parties)}; {stand_in} stood in for their embeddings", err=True)

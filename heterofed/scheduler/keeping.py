@@ -1,0 +1,89 @@
+"""What a party keeps when its task is completed: its outputs, and the manifest of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from heterofed.metrics.progress import logger
+from heterofed.scheduler.learner import Learner
+from heterofed.scheduler.manifest import RunManifest, digests, write_manifest
+from heterofed.scheduler.outputs import find_outputs, write_outputs
+from heterofed.scheduler.seat import TaskResult
+from heterofed.tasks.model import Task
+
+MODEL_FILES = {"feature": "feature_model_{key}", "infer": "infer_model"}
+"""Part of a run -> the name of the file with its weights, without ".pt"; {key} is the feature key."""
+
+
+class Keeping(Learner):
+    """What of a scheduler concerns the end of a run; see `Scheduler`."""
+
+    def _obey_completed(self, task: Task) -> None:
+        """Be as the task said: the checkpoint that is read was written so."""
+        self._collect(task.uncertainty)
+
+    def completed_before(self, task_id: str, task: Task | None = None) -> TaskResult:
+        """Return what this party wrote when the task was completed; for a process that was killed right after that.
+
+        Args:
+            task_id: of the task.
+            task: what its record says, where this party has not obeyed that yet.
+
+        Raises:
+            DataError: its results folder does not hold the end of a run.
+        """
+        folder = self.out_dir or Path("runs") / task_id / self.feature_key
+        self.out_dir = folder
+        if task is not None:
+            self._obey_completed(task)
+        self.trainer.checkpointer.load("model_final")
+        logger.info("task %s was completed before; the outputs of %s are in %s", task_id, self.feature_key, folder)
+        return TaskResult(
+            task_id, self.feature_key, self.trainer.round, folder, find_outputs(folder), dict(self._metric_sets)
+        )
+
+    def _write_outputs(self) -> TaskResult:
+        models = {MODEL_FILES[name].format(key=self.feature_key): each for name, each in self._kept_models().items()}
+        folder = self._results_folder
+        files = write_outputs(folder, models, self._metric_sets)
+        with self._calling("write_artifacts"):
+            artifacts = (*self._own_artifacts(folder), *(Path(each) for each in self.write_artifacts(folder)))
+        with self._calling("describe_run"):
+            about = self.describe_run()
+        manifest = write_manifest(
+            folder, self._manifest(about, [*(folder / f"{name}.pt" for name in models), *artifacts])
+        )
+        files = (*files, *artifacts, manifest)
+        return TaskResult(self.task_id, self.feature_key, self.trainer.round, folder, files, dict(self._metric_sets))
+
+    def _own_artifacts(self, folder: Path) -> tuple[Path, ...]:
+        """Write what predictions need besides, and return the paths."""
+        return ()
+
+    def _manifest(self, about: dict[str, Any], files: Iterable[Path]) -> RunManifest:
+        seat, parties = self._at_seat, self.task_parties
+        return RunManifest(
+            task_id=seat.task_id,
+            task_name=seat.task_name,
+            feature_key=self.feature_key,
+            role="host" if self.feature_key == parties[0] else "collaborator",
+            parties=parties,
+            run=_public_name(self._run_name),
+            rounds=self.trainer.round,
+            host_key=(seat.host_public_key() or b"").decode("ascii"),
+            embeddings=self._embeddings_seen(),
+            about=about,
+            files=dict(digests(self._results_folder, files)),
+        )
+
+    def _embeddings_seen(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return feature key -> dtype and shape of one row of an embedding; a host knows those of all parties."""
+        return {}
+
+
+def _public_name(run: str) -> str:
+    """Return what tells a run from others and says nothing of its session's token, which keyed digests of ids."""
+    return hashlib.blake2b(bytes.fromhex(run), person=b"heterofed-run", digest_size=16).hexdigest()

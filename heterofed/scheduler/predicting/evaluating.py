@@ -1,0 +1,63 @@
+"""A party's models as they are when they predict: in evaluation mode, without gradients, on rows that were named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from heterofed.features.batches import RoundOrder
+from heterofed.features.embedder import EmbeddingForm, PlannedBatches
+
+if TYPE_CHECKING:
+    from heterofed.scheduler.base import Scheduler
+
+
+@contextmanager
+def evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Let models evaluate; afterwards each of their parts is in the mode that it was in."""
+    before = [(part, part.training) for model in models for part in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
+def batches_of(
+    party: Scheduler, order: RoundOrder, load: Callable[[list[str]], Any], method: str, *, may_be_hollow: bool = False
+) -> PlannedBatches:
+    """Return a party's own embeddings of some rows, batch by batch, as its feature model is now.
+
+    Args:
+        party: whose.
+        order: the rows.
+        load: gives the inputs of some ids.
+        method: what errors call that.
+        may_be_hollow: whether (rows, 0) will do.
+    """
+    computing = party._computing
+    model: Callable[[Any], Any] = party.feature_model
+    source = PlannedBatches(
+        order,
+        load=load,
+        model=partial(party._in_mixed_precision, model) if computing.mixed else model,
+        with_labels=False,
+        form=EmbeddingForm(
+            party.feature_key,
+            "the feature model",
+            finite=party.settings.check_finite,
+            widen=computing.mixed,
+            may_be_hollow=may_be_hollow,
+        ),
+        guard=party._calling,
+        place=computing.place,
+        in_use=0,
+    )
+    source.method = method
+    return source

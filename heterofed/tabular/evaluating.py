@@ -1,0 +1,184 @@
+"""How good a trained model is, on which rows, without which party, and beside what the host could do alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from heterofed.errors import ConfigError
+from heterofed.report import Evaluation, ScoredSet, main_score
+from heterofed.scheduler.predicting.predictions import Predictions, RowStatus
+from heterofed.tables.answers import text_of
+from heterofed.tabular.losses import loss_of, predictions_of
+from heterofed.tabular.models import infer_layers, seeded, width_of
+from heterofed.tabular.unsplit import Unsplit, train_unsplit
+
+if TYPE_CHECKING:
+    from heterofed.tabular.host import TableHost
+
+TRAIN_ROWS = 20_000
+"""Train rows that are scored, at most: more would not change the score, and cost the parties time."""
+
+ALONE_ROWS = 50_000
+"""Train rows of the model of the host's own columns, at most."""
+
+NEW_ROWS = "new rows"
+
+
+@dataclass(frozen=True)
+class _Scored:
+    truth: npt.NDArray[Any]
+    scores: npt.NDArray[np.float64]
+    without: Mapping[str, npt.NDArray[np.float64]]
+    """Party -> predictions with the mean embedding in the place of its own."""
+
+
+def evaluate_run(host: TableHost, predictions: Predictions) -> Evaluation:
+    """Return what the report of a training tells; asks for the embeddings of the train, valid and test rows once more.
+
+    Args:
+        host: at the end of its training.
+        predictions: over all shared ids.
+    """
+    ids = {
+        "train": some_of(host.train_ids, TRAIN_ROWS),
+        "valid": host.held_out.valid,
+        "test": host.held_out.test,
+    }
+    ids = {name: each for name, each in ids.items() if each}
+    main = "test" if "test" in ids else list(ids)[-1]
+    scored = {name: _scored(host, predictions, each, ablate=name == main) for name, each in ids.items()}
+    history = _history(host)
+    facts = {
+        "rounds": str(host.trainer.round),
+        "train rows": f"{len(host.train_ids):,}",
+        "batch size": str(host.batch_size),
+        "learning rate": f"{host.learning_rate:g}",
+    }
+    if len(host.train_ids) > TRAIN_ROWS:
+        facts["scored train rows"] = f"{len(ids['train']):,}"
+    alone = None
+    if host.has_features and len(ids) > 1:
+        alone = ScoredSet(main, scored[main].truth, predict_alone(host, ids[main]))
+        if len(host.train_ids) > ALONE_ROWS:
+            facts["train rows of the host's own model"] = f"{ALONE_ROWS:,}"
+    return _evaluation(host, scored, main, predictions, host_alone=alone, history=history, facts=facts)
+
+
+def evaluate_new_rows(host: TableHost, predictions: Predictions) -> Evaluation:
+    """Return what the report of rows tells that were not there in training.
+
+    Args:
+        host: made with `from_run(…, labelled=True)`.
+        predictions: of its rows.
+
+    Raises:
+        ConfigError: no row can be predicted, or their labels are not known.
+    """
+    asked = list(predictions.asked)
+    known = [
+        each
+        for each, status in zip(asked, predictions.status_of(asked), strict=True)
+        if status is not RowStatus.UNKNOWN
+    ]
+    if not known:
+        raise ConfigError(
+            f"none of the {len(asked)} rows can be predicted",
+            expected="rows of people that every party knows",
+            advice="Check that all parties have given tables of the same people, or let stand-ins be taken.",
+        )
+    facts = {"rows": f"{len(known):,}"}
+    if len(known) < len(asked):
+        facts["rows without a prediction"] = f"{len(asked) - len(known):,}"
+    if predictions.absent:
+        facts["absent parties"] = ", ".join(predictions.absent)
+    scored = {NEW_ROWS: _scored(host, predictions, known, ablate=True)}
+    return _evaluation(host, scored, NEW_ROWS, predictions, facts=facts)
+
+
+def some_of(ids: Sequence[str], most: int) -> list[str]:
+    """Return at most so many of the ids, from all over them, in their order."""
+    return list(ids[:: -(-len(ids) // most)]) if len(ids) > most else list(ids)
+
+
+def _scored(host: TableHost, predictions: Predictions, ids: Sequence[str], *, ablate: bool) -> _Scored:
+    """Ask for the embeddings of these ids and predict; bounded memory, but for the predictions themselves."""
+    parties = [each for each, width in host.embedding_widths.items() if width] if ablate else []
+    parties = [each for each in parties if each not in predictions.absent]
+    scores: list[Tensor] = []
+    without: dict[str, list[Tensor]] = {each: [] for each in parties}
+    labels: list[Tensor] = []
+    for some, projection in predictions.projections(ids):
+        with torch.no_grad():
+            scores.append(host.predict_a_batch(projection).cpu())
+            for party in parties:
+                mean = predictions.mean_embedding(party).to(projection[party])
+                ablated = {**projection, party: mean.expand_as(projection[party])}
+                without[party].append(host.predict_a_batch(ablated).cpu())
+        labels.append(host.labels_of(some))
+    truth = torch.cat(labels)
+    if host.labels.task == "regression":
+        truth = predictions_of(host.labels, truth)
+    return _Scored(
+        truth.numpy(), torch.cat(scores).numpy(), {party: torch.cat(each).numpy() for party, each in without.items()}
+    )
+
+
+def predict_alone(host: TableHost, ids: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Train the same kind of model on the host's own columns alone, and return its predictions of these ids."""
+    key, labels = host.feature_key, host.labels
+    train_ids = some_of(host.train_ids, ALONE_ROWS)
+    inputs = host.load_inputs(train_ids)
+    feature = host.new_feature_model("alone")
+    width = width_of(feature, inputs.shape[1])
+    infer = seeded(lambda: infer_layers(width, host.top, labels.outputs), host.seed, key, "infer alone")
+    model = Unsplit({key: feature}, infer)
+    train_unsplit(
+        model,
+        {key: inputs},
+        host.labels_of(train_ids),
+        loss_of(labels, host.class_weights),
+        rounds=host.trainer.round,
+        batch_size=host.batch_size,
+        learning_rate=host.learning_rate,
+        seed=host.seed,
+    )
+    with torch.no_grad():
+        parts = [
+            predictions_of(labels, model({key: host.load_inputs(list(ids[start : start + TRAIN_ROWS]))}))
+            for start in range(0, len(ids), TRAIN_ROWS)
+        ]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def _evaluation(
+    host: TableHost, scored: Mapping[str, _Scored], main: str, predictions: Predictions, **more: Any
+) -> Evaluation:
+    labels = host.labels
+    ablated = {party: ScoredSet(main, scored[main].truth, each) for party, each in scored[main].without.items()}
+    return Evaluation(
+        labels.task,
+        tuple(ScoredSet(name, each.truth, each.scores) for name, each in scored.items()),
+        classes=tuple(text_of(each) for each in labels.classes),
+        parties=tuple(predictions.parties),
+        ablated=ablated,
+        title=host.name or "Evaluation",
+        label=", ".join(labels.columns),
+        **more,
+    )
+
+
+def _history(host: TableHost) -> list[dict[str, float]]:
+    """Return the rounds as the report takes them, with the name of the score in the place of "score"."""
+    score, _ = main_score(host.labels.task)
+    rows = host.get_metrics("history").trace()
+    return [
+        {key.replace("score", score): float(cell) for key, cell in row.items() if isinstance(cell, int | float)}
+        for row in rows
+    ]
