@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from heterofed.scheduler.checker import DataChecker
     from heterofed.scheduler.collaborator import CollaboratorScheduler
     from heterofed.scheduler.host import HostScheduler
-    from heterofed.scheduler.predicting.predictions import PredictedBatch, Predictions, RowStatus
+    from heterofed.scheduler.predicting.predictions import PredictedBatch, Predictions, RowStatus, SpreadBatch
     from heterofed.scheduler.seat import TaskResult
     from heterofed.simulate import LocalRun, predict_locally, run_locally
     from heterofed.tabular import TableCollaborator, TableHost
@@ -89,6 +89,7 @@ __all__ = [
     "RemoteProtocolError",
     "RowStatus",
     "Settings",
+    "SpreadBatch",
     "TableCollaborator",
     "TableHost",
     "TaskAborted",
@@ -131,6 +132,7 @@ _ELSEWHERE = {
     "PredictedBatch": "heterofed.scheduler.predicting.predictions",
     "Predictions": "heterofed.scheduler.predicting.predictions",
     "RowStatus": "heterofed.scheduler.predicting.predictions",
+    "SpreadBatch": "heterofed.scheduler.predicting.predictions",
     "TableCollaborator": "heterofed.tabular",
     "TableHost": "heterofed.tabular",
     "predict_locally": "heterofed.simulate",

@@ -36,28 +36,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m psi", description="Private set intersection.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argparse.ArgumentParser(
+        "python -m psi",
+        description="Private set intersection: two parties find the ids that both have, and learn no others. "
+        "Here both run on this machine, to try it out and to measure it.",
+        epilog="Example: python -m psi intersect bank.txt shop.txt",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, title="commands")
     both = argparse.ArgumentParser(add_help=False)
-    both.add_argument("--protocol", choices=PROTOCOLS, default=RSA, help="default: %(default)s")
-    both.add_argument("--bits", type=int, default=MIN_KEY_BITS, help="size of the key, with rsa; default: %(default)s")
-    both.add_argument("--workers", type=int, help="threads (rsa) or processes (ecdh) of each role; default: its own")
-    both.add_argument("--engine", help="the arithmetic, such as gmpy2; default: the fastest that works here")
-    both.add_argument("--chunk", type=int, help="ids in one message; default: the protocol's own")
+    both.add_argument("--protocol", choices=PROTOCOLS, default=RSA, help="how ids are hidden; default: %(default)s")
+    both.add_argument(
+        "--bits", type=int, metavar="N", default=MIN_KEY_BITS, help="size of the key, with rsa; default: %(default)s"
+    )
+    both.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="threads (rsa) or processes (ecdh) of each role; default: by the number of cores and ids",
+    )
+    both.add_argument("--engine", metavar="NAME", help="the arithmetic, such as gmpy2; default: the fastest found here")
+    both.add_argument("--chunk", type=int, metavar="N", help="ids in one message; default: the protocol's own number")
 
     intersect = commands.add_parser("intersect", parents=[both], help="print the ids that all files have")
+    intersect.epilog = "Example: python -m psi intersect bank.txt shop.txt --protocol ecdh"
     intersect.description = (
         "Print the ids that all files have, one per line, sorted. All parties run in this process: to try it out."
     )
     intersect.add_argument("files", nargs="+", type=Path, metavar="FILE", help="two or more, one id per line, UTF-8")
 
     measure = commands.add_parser("bench", parents=[both], help="measure a run beside the bare arithmetic in it")
+    measure.epilog = "Example: python -m psi bench --n 100000 --protocol ecdh"
     measure.description = "Run both roles in two processes over a loopback socket, on made-up ids, and measure."
-    measure.add_argument("--n", type=int, default=10_000, help="ids of the initiator; default: %(default)s")
-    measure.add_argument("--m", type=int, help="ids of the responder; default: as --n")
-    measure.add_argument("--overlap", type=float, default=0.5, help="shared part of the smaller set; default: 0.5")
-    measure.add_argument("--reveal", choices=[each.value for each in Reveal], default=Reveal.BOTH.value)
-    measure.add_argument("--repeat", type=int, default=1, help="runs; that of median ratio is told; default: 1")
+    measure.add_argument(
+        "--n", type=int, metavar="N", default=10_000, help="ids of the initiator; default: %(default)s"
+    )
+    measure.add_argument("--m", type=int, metavar="N", help="ids of the responder; default: as --n")
+    measure.add_argument(
+        "--overlap",
+        type=float,
+        metavar="PART",
+        default=0.5,
+        help="shared part of the smaller set; default: %(default)s",
+    )
+    measure.add_argument(
+        "--reveal",
+        choices=[each.value for each in Reveal],
+        default=Reveal.BOTH.value,
+        help="who learns which ids are shared: both, only the initiator, or only how many; default: %(default)s",
+    )
+    measure.add_argument(
+        "--repeat", type=int, metavar="N", default=1, help="runs; that of median ratio is told; default: %(default)s"
+    )
     measure.add_argument("--all-floors", action="store_true", help="also measure the bare arithmetic of other engines")
     measure.add_argument("--json", action="store_true", help="one JSON object on the last line, for programs")
     return parser

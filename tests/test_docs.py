@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import typer.main
 
 import heterofed.errors
 import psi.cli
@@ -31,7 +30,6 @@ from heterofed import (
     TaskFailed,
     run_locally,
 )
-from heterofed.cli import app
 from heterofed.files import refused
 from heterofed.frames.codec import MAX_PLAIN_BYTES, Codec
 from heterofed.frames.messages import AnyMessage, BatchesEnd, CloseRound
@@ -43,6 +41,7 @@ from heterofed.training.hooks.base import POINTS
 from heterofed.training.triggers import ALL_TRIGGERS
 from heterofed.wire.headers import HEADER_BYTES, Kind
 from heterofed.wire.parts import frame_sizes
+from tests.cli.words import check_command
 from tests.own_batches import OwnCollaborator, OwnHost
 from tests.tiny import Collaborator, Host
 
@@ -207,37 +206,6 @@ def test_every_heterofed_command_is_one() -> None:
             check_command(words, where, whole=whole)
     shown = {tuple(words[:2]) for _, words, _ in found}
     assert {("task", "create"), ("task", "list"), ("task", "show"), ("demo", "mnist")} <= shown
-
-
-def check_command(words: list[str], where: str, *, whole: bool) -> None:
-    command: Any = typer.main.get_command(app)
-    while subcommands := getattr(command, "commands", None):
-        if words and (words[0] == "--help" or any(words[0] in option.opts for option in command.params)):
-            return
-        if not words and (command.invoke_without_command or not whole):
-            return
-        assert words and words[0] in subcommands, f"{where}: there is no command {words[:1]} in {sorted(subcommands)}"
-        command = subcommands[words[0]]
-        words = words[1:]
-    options = {option: each for each in command.params for option in each.opts if option.startswith("--")}
-    arguments = [each for each in command.params if not each.opts[0].startswith("--")]
-    given, plain = [], []
-    rest = iter(words)
-    for word in rest:
-        if word == "--help":
-            return
-        if not word.startswith("-"):
-            plain.append(word)
-            continue
-        assert word in options, f"{where}: there is no option {word}; there are {sorted(options)}"
-        given.append(options[word])
-        if not options[word].is_flag:
-            assert next(rest, None) is not None, f"{where}: {word} has no value"
-    assert len(plain) <= len(arguments), f"{where}: too many words"
-    if whole:
-        missing = [each.opts[0] for each in options.values() if each.required and each not in given]
-        needed = sum(each.required for each in arguments)
-        assert not missing and len(plain) >= needed, f"{where}: {missing or 'an argument'} is missing"
 
 
 def check_demo(words: list[str], where: str) -> None:

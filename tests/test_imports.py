@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "heterofed.metrics": {"heterofed.errors", "heterofed.files"},
     "heterofed.uncertainty": {"heterofed.errors", "heterofed.training"},
     "heterofed.sealed": {"heterofed.errors", "heterofed.files"},
+    "heterofed.named": {"heterofed.errors"},
     "heterofed.tables": {"psi", "heterofed.errors", "heterofed.files", "heterofed.sealed"},
     "heterofed.report": {"heterofed.errors", "heterofed.files", "heterofed.metrics", "heterofed.tables"},
     "heterofed.export": {"heterofed.errors", "heterofed.files", "heterofed.tables"},
@@ -52,6 +53,7 @@ ALLOWED: dict[str, set[str] | None] = {
         "heterofed.config",
         "heterofed.files",
         "heterofed.finite",
+        "heterofed.named",
         "heterofed.sealed",
         "heterofed.features",
         "heterofed.tables",
@@ -64,6 +66,7 @@ ALLOWED: dict[str, set[str] | None] = {
     },
     "heterofed.agent": {
         "heterofed.errors",
+        "heterofed.named",
         "heterofed.config",
         "heterofed.files",
         "heterofed.metrics.progress",

@@ -32,6 +32,7 @@ from demos.mnist_split.unsplit import train_one_half, train_unsplit
 from heterofed import HeterofedError, Settings
 from heterofed.features.batches import round_seed, shuffled
 from heterofed.metrics.progress import clock
+from heterofed.scheduler.plainly import plain_lines
 from heterofed.tasks.directory import open_directory
 from heterofed.training.threads import threads_each
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(given, console)
     except HeterofedError as error:
-        console.print(f"{type(error).__name__}: {error}", markup=False)
+        console.print("\n".join(plain_lines(error)), markup=False)
         return 1
     except KeyboardInterrupt:
         console.print(
@@ -65,25 +66,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heterofed demo mnist", description=__doc__)
-    parser.add_argument("--rounds", type=_positive, default=5)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for every party's outputs")
-    parser.add_argument("--batch-size", type=_positive, help="rows of a batch; default: 16, of the small digits 4")
-    parser.add_argument("--parties", type=int, default=2, help="host and collaborators together, 2 to 9")
-    parser.add_argument("--no-dropout", dest="dropout", action="store_false")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        prog="heterofed demo mnist",
+        description="The whole split-MNIST task on one machine: it creates the task, runs every party as a process of "
+        "its own, each with a stripe of every digit, and compares with the network that is not split.",
+        epilog="Example: heterofed demo mnist --rounds 2 --out runs/demo",
+    )
+    parser.add_argument("--rounds", type=_positive, metavar="N", default=5, help="rounds; default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("runs/demo"),
+        help="where every party's outputs go; default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, metavar="N", help="rows of a batch; default: 16, of the small digits 4"
+    )
+    parser.add_argument(
+        "--parties", type=int, metavar="N", default=2, help="host and collaborators, 2 to 9; default: %(default)s"
+    )
+    parser.add_argument("--no-dropout", dest="dropout", action="store_false", help="train without dropout")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", default=0, help="of weights, dropout and batches; default: %(default)s"
+    )
     parser.add_argument(
         "--threads",
         type=_positive,
+        metavar="N",
         help="torch threads of each party; default: HETEROFED_THREADS, else a fair share of the cores, "
         "and with --verify-exact one: more may sum in another order",
     )
-    parser.add_argument("--data-dir", help="folder above MNIST/raw; default: HETEROFED_DATA, else a download")
-    parser.add_argument("--train", type=int, default=DEFAULT_TRAIN, help="training pictures")
-    parser.add_argument("--test", type=int, default=DEFAULT_TEST, help="test pictures")
+    parser.add_argument(
+        "--data-dir", metavar="FOLDER", help="folder above MNIST/raw; default: HETEROFED_DATA, else a download"
+    )
+    parser.add_argument(
+        "--train", type=int, metavar="N", default=DEFAULT_TRAIN, help="training pictures; default: %(default)s"
+    )
+    parser.add_argument(
+        "--test", type=int, metavar="N", default=DEFAULT_TEST, help="test pictures; default: %(default)s"
+    )
     parser.add_argument("--recover", action="store_true", help="go on where the run in --out was stopped")
-    parser.add_argument("--plugin", action="append", default=[], help="a .py file or module with hooks, at every party")
-    parser.add_argument("--hook", action="append", default=[], help="a hook that a plugin registers, by its name")
+    parser.add_argument(
+        "--plugin", action="append", metavar="FILE", default=[], help="a .py file or module with hooks, at every party"
+    )
+    parser.add_argument(
+        "--hook", action="append", metavar="NAME", default=[], help="a hook that a plugin registers, by its name"
+    )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live table")
     parser.add_argument(
         "--verify-exact", action="store_true", help="compare all weights with the unsplit network's, bit for bit"

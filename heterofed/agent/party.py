@@ -6,7 +6,6 @@ It alone imports what the owner registered, so that this code can neither stop t
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import json
 import sys
@@ -16,31 +15,12 @@ from typing import Any
 
 from heterofed.agent.registered import parse
 from heterofed.errors import ConfigError, HeterofedError, HubUnreachable
+from heterofed.named import find_callable
 
 TRY_AGAIN = 75
 """Exit code where the hub was not reached (EX_TEMPFAIL)."""
 WRONG = 78
 """Exit code where the registered class cannot work (EX_CONFIG)."""
-
-
-def load(thing: str) -> Any:
-    """Return what a registered name means.
-
-    Raises:
-        ConfigError: there is no such module or no such name in it, or the module raises.
-    """
-    module, _, name = thing.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise ConfigError(
-            f"{thing} cannot be imported: {type(error).__name__}: {error}",
-            expected="a class in a module that Python finds from the agent's folder",
-            advice="Try `python -c 'import " + module + "'` there.",
-        ) from error
-    return found
 
 
 def made(thing: str, feature_key: str | None, *positional: str) -> Any:
@@ -49,9 +29,7 @@ def made(thing: str, feature_key: str | None, *positional: str) -> Any:
     Raises:
         ConfigError: it is nothing to call, wants other arguments, or its constructor raises.
     """
-    found = load(thing)
-    if not callable(found):
-        raise ConfigError(f"{thing} is a {type(found).__name__}", expected="a class, or a function that makes one")
+    found = find_callable(thing, expected="a class, or a function that makes one")
     named = {"feature_key": feature_key} if feature_key is not None and _takes(found, "feature_key") else {}
     try:
         return found(*positional, **named)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from heterofed import __version__
 from heterofed.cli.check import check
@@ -20,14 +20,27 @@ from heterofed.cli.psi import psi_app
 from heterofed.cli.serve import serve_app
 from heterofed.cli.tasks import task_app
 from heterofed.cli.train import train_app
-from heterofed.errors import HeterofedError, TemplateError
+from heterofed.errors import HeterofedError
 from heterofed.frames.messages import PROTOCOL_VERSION
+from heterofed.scheduler.plainly import plain_lines
+
+
+class _InOrderOfUse(TyperGroup):
+    """Lists the commands as a newcomer meets them; typer would list those with subcommands last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return their names."""
+        return [*_ORDER, *sorted(self.commands.keys() - _ORDER)]
+
+
+_ORDER = ("demo", "task", "check", "train", "evaluate", "predict", "serve", "export", "plot", "psi", "keys")
 
 app = typer.Typer(
-    help="Vertical federated learning: several parties train one network and keep their rows.",
+    cls=_InOrderOfUse,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes leave half of 80 columns to the text, and keep the line ends of docstrings
 )
 app.add_typer(task_app, name="task")
 app.command("check")(check)
@@ -56,15 +69,19 @@ def _all_commands(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Vertical federated learning: several parties train one network and keep their rows."""
+    """Vertical federated learning: several parties train one network and keep their rows.
+
+    Every command says more with --help. An error ends a command with one message and exit code 1.
+
+    Example: heterofed task create --name churn --parties bank,shop
+    """
 
 
 def main() -> None:
-    """Run the command; an error of ours ends it with its message and exit code 1."""
+    """Run the command; an error of ours ends it with its message, where that is explained, and exit code 1."""
     try:
         app()
     except HeterofedError as error:
-        if isinstance(error, TemplateError) and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)  # what a user's own code raised
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        for line in plain_lines(error):
+            typer.echo(line, err=True)
         sys.exit(1)

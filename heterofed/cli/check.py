@@ -47,11 +47,16 @@ def check(
     data: Data,
     task_id: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="A task: the outcome is noted there, and a party that failed cannot run."),
+        typer.Argument(
+            metavar="ID", help="A task where the outcome is noted; a party that failed cannot run. By default nowhere."
+        ),
     ] = None,
     id_column: IdColumn = None,
-    label: Annotated[list[str] | None, typer.Option(help="The column to predict; at the host.")] = None,
-    role: Annotated[Role | None, typer.Option(help="Which party; by default the host where --label is given.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="The column to predict, at the host. May be given several times."),
+    ] = None,
+    role: Annotated[Role | None, typer.Option(help="Whose table; by default the host's if --label is given.")] = None,
     task: AskedKind = None,
     feature_key: FeatureKey = None,
     kind: Kinds = None,
@@ -60,13 +65,15 @@ def check(
     missing_ids: OnMissingIds = MissingIds.refuse,
     decimal_ids: OnDecimalIds = DecimalIds.refuse,
     unlabelled: OnUnlabelled = Unlabelled.refuse,
-    out: Annotated[Path | None, typer.Option(help="What was found, as JSON, goes into this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where what was found goes as JSON; without it, nowhere.")
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Look at a table as training would, and show what its columns are and what is wrong with it.
+    """Look at a table as training would, and say what is amiss.
 
-    Exit code 1 says that training would refuse the table. With the id of a task, the task notes the outcome for this
-    party.
+    What each column was taken for is shown too. Exit code 1 says that training would refuse the table. With the id of
+    a task, the task notes the outcome for this party.
 
     Example: heterofed check --data guest.csv --id id --label y
     """

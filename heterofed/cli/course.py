@@ -19,15 +19,17 @@ from heterofed.tasks.forms import event_form, measurement_form
 
 _AT_ONCE = 200
 _Json = Annotated[bool, typer.Option("--json", help="One object of JSON in each line.")]
-_Party = Annotated[str | None, typer.Option(help="Only of this party.")]
+_Party = Annotated[str | None, typer.Option(metavar="PARTY", help="Only of this party; by default of all.")]
 
 
 def events(
     task_id: TaskId,
-    after: Annotated[int, typer.Option(help="Only those beyond this number.")] = 0,
+    after: Annotated[int, typer.Option(metavar="N", help="Only events beyond this number.")] = 0,
     as_json: _Json = False,
 ) -> None:
-    """Show what happened in a task, oldest first, each with its number.
+    """Show what happened in a task, oldest first.
+
+    Each event has a number, by which --after knows what was seen already.
 
     Example: heterofed task events ID
     """
@@ -43,12 +45,14 @@ def events(
 
 def metrics(
     task_id: TaskId,
-    metric_set: Annotated[str | None, typer.Option("--set", help="Only this metric set.")] = None,
+    metric_set: Annotated[
+        str | None, typer.Option("--set", metavar="NAME", help="Only this metric set; by default all.")
+    ] = None,
     party: _Party = None,
-    last: Annotated[int, typer.Option(help="How many rows of each set, the newest.")] = 10,
+    last: Annotated[int, typer.Option(metavar="N", help="How many rows of each set, the newest.")] = 10,
     as_json: _Json = False,
 ) -> None:
-    """Show what the parties measured: the newest rows of each metric set.
+    """Show what the parties measured: the newest rows of each set.
 
     Example: heterofed task metrics --set test ID
     """
@@ -99,9 +103,13 @@ def outputs(task_id: TaskId) -> None:
 
 def download(
     task_id: TaskId,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only the file of this name.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Only the file of this name; by default all.")
+    ] = None,
     party: _Party = None,
-    out: Annotated[Path, typer.Option(help="The folder; each party's files go into one of its own.")] = Path(),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where they go, each party's files into a folder of its own.")
+    ] = Path(),
 ) -> None:
     """Save the files that parties gave to the record of a task.
 

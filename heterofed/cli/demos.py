@@ -10,14 +10,22 @@ import typer
 
 from heterofed.errors import ConfigError
 
-demo_app = typer.Typer(help="Run a demo on this machine.", no_args_is_help=True)
+demo_app = typer.Typer(
+    help="""Run a demo on this machine.
+
+    Example: heterofed demo mnist --rounds 2 --out runs/demo
+    """,
+    no_args_is_help=True,
+)
 
 
 @demo_app.command(
     "mnist", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def demo_mnist(context: typer.Context) -> None:
-    """Run the split-MNIST task: every party is a process of its own and sees a part of every digit.
+    """Run the split-MNIST task, every party a process of its own.
+
+    Each party sees a part of every digit.
 
     Example: heterofed demo mnist --rounds 2 --out runs/demo (--help lists all options)
     """

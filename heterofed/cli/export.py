@@ -21,16 +21,22 @@ class Form(str, Enum):
 
 
 def export(
-    run: Annotated[Path, typer.Option("--run", help="Folder of this party's part of a run.")],
-    out: Annotated[Path, typer.Option(help="A new folder for the models and what describes them.")],
+    run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="This party's part of a run.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="A new folder for the models and what describes them.")],
     to: Annotated[
-        list[Form] | None, typer.Option("--to", help="The form; may be given several times. By default onnx.")
+        list[Form] | None,
+        typer.Option(
+            "--to",
+            metavar="onnx|torchscript|torch-export",
+            help="What to write; may be given several times. By default onnx.",
+        ),
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write this party's models for other programs, with the preprocessing as JSON and a model card.
+    """Write this party's models for other programs.
 
-    Every file is read again and has to give the same numbers before the folder appears.
+    With them go the preprocessing, as JSON, and a model card. Every file is read again and has to give the same
+    numbers before the folder appears.
 
     Example: heterofed export --run runs/h --to onnx --out exported
     """

@@ -16,6 +16,7 @@ _Database = Annotated[
     str | None,
     typer.Option(
         envvar="HETEROFED_HUB_DATABASE",
+        metavar="FILE|URL",
         help="A SQLite file or a URL as postgresql://USER@HOST/NAME; by default hub.db in HETEROFED_HOME.",
     ),
 ]
@@ -24,27 +25,42 @@ _Database = Annotated[
 @hub_app.callback()
 def run_hub(
     context: typer.Context,
-    bind: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    bind: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for all of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="The port to listen on; 0 takes a free one.")] = 8080,
     database: _Database = None,
     broker: Annotated[
         str | None,
         typer.Option(
             envvar="HETEROFED_HUB_BROKER",
+            metavar="URL",
             help="A Redis, redis://HOST, for Celery; without it the hub does its work itself.",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Celery workers to start; with a broker only.")] = 1,
-    certfile: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
-    keyfile: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", help="Celery workers to start; with a broker only.")] = 1,
+    certfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TLS certificate, PEM; without it, the hub speaks plain HTTP.")
+    ] = None,
+    keyfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The private key of --certfile, PEM; not needed without it.")
+    ] = None,
     public_url: Annotated[
-        str, typer.Option(help="How people and parties reach the hub, where it is another address.")
+        str,
+        typer.Option(
+            metavar="URL", help="How people and parties reach the hub; by default the address that it listens on."
+        ),
     ] = "",
     proxy: Annotated[
-        str, typer.Option(help="Addresses of reverse proxies that are believed, separated by commas.")
+        str,
+        typer.Option(
+            metavar="ADDRESSES", help="Reverse proxies that are believed, separated by commas; by default none."
+        ),
     ] = "",
 ) -> None:
-    """Run a hub until it is told to end. The first start prints the link to log in with.
+    """Run a hub: a page and an API where parties share tasks.
+
+    It runs until it is told to end. The first start prints the link to log in with.
 
     Example: heterofed hub --port 8080
     """
@@ -67,12 +83,26 @@ def run_hub(
 @hub_app.command("token")
 def make_token(
     name: Annotated[str, typer.Argument(metavar="USER", help="Who it is for; a new user is made.")],
-    role: Annotated[str | None, typer.Option(help="owner, party or viewer; by default the user's, or party.")] = None,
-    expires: Annotated[str | None, typer.Option(help="For how long it works, for example 12h or 30d.")] = None,
-    label: Annotated[str, typer.Option(help="What it is for.")] = "",
+    role: Annotated[
+        str | None,
+        typer.Option(
+            metavar="owner|party|viewer",
+            autocompletion=lambda: ["owner", "party", "viewer"],
+            help="What its owner may do; by default as the user may already, and party for a new user.",
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For how long it works, for example 12h or 30d; by default 90 days."),
+    ] = None,
+    label: Annotated[
+        str, typer.Option(metavar="TEXT", help="What it is for, as the hub's page shows it; by default nothing.")
+    ] = "",
     database: _Database = None,
 ) -> None:
-    """Make a token straight in the hub's database and print it, once. For the machine that the hub runs on.
+    """Make a token straight in the hub's database and print it, once.
+
+    This is for the machine that the hub runs on.
 
     Example: heterofed hub token --role owner --expires 30d anna
     """
@@ -103,17 +133,30 @@ def _needs_extra(module: str) -> Any:
 def run_agent(
     serve: Annotated[
         list[str],
-        typer.Option(help="A scheduler to run when its task is launched: [PARTY=]package.module:Class. Repeat it."),
+        typer.Option(
+            metavar="[PARTY=]MODULE:CLASS",
+            help="A scheduler to run when its task is launched; may be given several times.",
+        ),
     ],
     check: Annotated[
         list[str] | None,
-        typer.Option(help="A data checker to run when a task comes: [PARTY=]package.module:Class. Repeat it."),
+        typer.Option(
+            metavar="[PARTY=]MODULE:CLASS",
+            help="A data checker to run when a task comes; may be given several times.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the parties' results and logs go.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where results and logs go, a folder for each task; by default as each scheduler says.",
+        ),
+    ] = None,
 ) -> None:
-    """Wait for tasks of this machine's parties, check their data, and start them when they are launched.
+    """Wait for tasks of this machine's parties, and start them.
 
-    It runs only what is named here; nobody else can make it run anything.
+    When a task comes, their data is checked; when it is launched, they start. The agent runs only what is named here;
+    nobody else can make it run anything.
 
     Example: heterofed agent --serve shop=shop.training:ShopCollaborator
     """

@@ -25,13 +25,20 @@ def invite(
     party: Annotated[str, typer.Argument(metavar="PARTY", help="A feature key of the task.")],
     endpoint: Annotated[
         str | None,
-        typer.Option(help="Where the host listens, as that party reaches it: HOST:PORT. Not needed with a hub."),
+        typer.Option(
+            metavar="HOST:PORT", help="Where the host listens, as that party reaches it. Not needed with a hub."
+        ),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="The host's feature key, if it is a party of this machine; else the first one.")
+        str | None,
+        typer.Option(
+            metavar="PARTY", help="The host, if it is a party of this machine; by default the one known, or the first."
+        ),
     ] = None,
 ) -> None:
-    """Print one line that PARTY pastes on its machine to come in. Send it as you send a password.
+    """Print one line that PARTY pastes on its machine to come in.
+
+    Send it as you send a password.
 
     Example: heterofed task invite --endpoint host.example:7000 ID shop
     """
@@ -105,7 +112,9 @@ def _endpoint(settings: Settings, host: Party) -> str:
 def join(
     line: Annotated[str, typer.Argument(metavar="INVITATION", help="As `task invite` or the hub's page printed it.")],
 ) -> None:
-    """Take an invitation: afterwards this machine knows the task, and PARTY may be launched with its id.
+    """Take an invitation, so that this machine knows the task.
+
+    Afterwards the party may be launched with the task's id.
 
     Example: heterofed task join INVITATION
     """

@@ -13,7 +13,15 @@ from heterofed.tasks.joined import pin
 from heterofed.tasks.model import check_feature_key
 from heterofed.wire.keys import check_public_key, create, load
 
-keys_app = typer.Typer(help="Keys: make them, show them, and say whose is whose.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="""Keys: make them, show them, and say whose is whose.
+
+    A party that has no key gets one when it is launched; these are for more care than that.
+
+    Example: heterofed keys show bank
+    """,
+    no_args_is_help=True,
+)
 
 _KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The party's feature key.")]
 
@@ -48,9 +56,11 @@ def trust_key(
         str, typer.Argument(metavar="PUBLIC_KEY", help="As `keys show` prints it, in single quotes.")
     ],
 ) -> None:
-    """Say which public key a party of a task has: from now on only that key is this party, whoever announces another.
+    """Say which public key a party of a task has.
 
-    Example: heterofed keys trust ID bank 'vVB0Ndqr?8fZ#Bp[0hXc1zB.i@8f3m@fZ$kH&J*u'
+    From now on only that key is this party, whoever announces another.
+
+    Example: heterofed keys trust ID bank 'PUBLIC_KEY'
     """
     place, key = directory(task_id), check_public_key(public_key)
     place.store.trust(task_id, party, key)

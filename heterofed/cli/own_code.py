@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from heterofed.errors import ConfigError
+from heterofed.named import find_callable
 
 
 def find_own_modules() -> None:
@@ -25,20 +24,4 @@ def own_function(thing: str) -> Callable[..., Any]:
         ConfigError: it has another form, cannot be imported, or is nothing to call.
     """
     find_own_modules()
-    module, _, name = thing.partition(":")
-    if not module or not name:
-        raise ConfigError(f"{thing!r} names no function", expected="package.module:name")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise ConfigError(
-            f"{thing} cannot be imported: {type(error).__name__}: {error}",
-            expected="a function in a module that Python finds from this folder",
-            advice=f"Try `python -c 'import {module}'` here.",
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"{thing} is a {type(found).__name__}", expected="a function that returns a torch.nn.Module")
-    function: Callable[..., Any] = found
-    return function
+    return find_callable(thing, expected="a function that returns a torch.nn.Module")

@@ -10,9 +10,13 @@ import typer
 
 def plot(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of one party's results, or of several parties'.")],
-    out: Annotated[Path | None, typer.Option(help="The picture, a .png file; RUN/plot.png by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The picture, a .png file; RUN/plot.png by default.")
+    ] = None,
 ) -> None:
-    """Show what a run measured, as a table and as a picture: loss, scores, learning rate, time, bytes.
+    """Show what a run measured, as a table and as a picture.
+
+    That is the loss, scores, the learning rate, time and bytes of each round.
 
     Example: heterofed plot runs/demo --out demo.png
     """

@@ -32,25 +32,52 @@ from heterofed.errors import ConfigError
 if TYPE_CHECKING:
     from heterofed.tabular import TableHost
 
-predict_app = typer.Typer(help="Predict for new rows with a run that has ended.", no_args_is_help=True)
-evaluate_app = typer.Typer(help="Score a run that has ended on new rows with labels.", no_args_is_help=True)
+predict_app = typer.Typer(
+    help="""Predict for new rows with a run that has ended.
 
-HostRun = Annotated[Path, typer.Option("--run", help="Folder of the host's part of a run.")]
-CollaboratorRun = Annotated[Path, typer.Option("--run", help="Folder of this collaborator's part of a run.")]
-NewData = Annotated[Path, typer.Option("--data", help="This party's table with the new rows, columns as in training.")]
+    Every party of the run takes part, each with its own table of the new rows.
+
+    Example: heterofed predict host --run runs/h --ids new.csv --out answers.csv
+    """,
+    no_args_is_help=True,
+)
+evaluate_app = typer.Typer(
+    help="""Score a run that has ended on new rows with labels.
+
+    Every party of the run takes part, each with its own table of the new rows.
+
+    Example: heterofed evaluate host --run runs/h --data new_guest.csv
+    """,
+    no_args_is_help=True,
+)
+
+HostRun = Annotated[Path, typer.Option("--run", metavar="FOLDER", help="The host's part of a run.")]
+CollaboratorRun = Annotated[Path, typer.Option("--run", metavar="FOLDER", help="This collaborator's part of a run.")]
+NewData = Annotated[
+    Path,
+    typer.Option("--data", metavar="FILE", help="This party's table of the new rows, with the columns of training."),
+]
 
 
 @predict_app.command("host")
 def predict_host(
     run: HostRun,
-    out: Annotated[Path, typer.Option(help="The file for the predictions, .csv or .csv.gz.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the predictions go, a .csv or .csv.gz file.")],
     task_id: OwnTask = None,
     ids: Annotated[
-        Path | None, typer.Option(help="Whose predictions, in this order: a table, or a .txt with one id per line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Whose predictions, in this order: a table, or a .txt with one id per line. By default every row of "
+            "--data.",
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="The host's table with the new rows; by default the file of the ids, if it has the columns."),
+        typer.Option(
+            metavar="FILE",
+            help="The host's table of the new rows; by default the file of --ids, if it has the columns.",
+        ),
     ] = None,
     id_column: OwnId = None,
     absent: OnAbsent = Absent.fail,
@@ -62,12 +89,12 @@ def predict_host(
     unseen: OwnUnseen = None,
     force: Force = False,
 ) -> None:
-    """Predict as the host: a row for every id asked, in their order; an unknown id gets a row that says so.
+    """Predict as the host: a row for each id asked, in order.
 
-    Without --ids, for every row of --data. The collaborators answer with `heterofed predict collaborator` or
-    `heterofed serve collaborator`.
+    An unknown id gets a row that says so. The collaborators answer with `heterofed predict collaborator` or `heterofed
+    serve collaborator`.
 
-    Example: heterofed predict host --run runs/h --ids new_ids.csv --out predictions.csv
+    Example: heterofed predict host --run runs/h --ids new.csv --out answers.csv
     """
     from heterofed.cli.predictions import check_place, write_predictions
 
@@ -91,7 +118,8 @@ def evaluate_host(
     data: NewData,
     task_id: OwnTask = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for evaluation.json and report.html; RUN/evaluation-<n> by default.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where evaluation.json and report.html go; RUN/evaluation-<n> by default."),
     ] = None,
     id_column: OwnId = None,
     absent: OnAbsent = Absent.fail,
@@ -105,9 +133,10 @@ def evaluate_host(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Score a run on new rows with labels, as the host, and write evaluation.json and report.html.
+    """Score a run on new rows with labels, as the host.
 
-    Rows that not all parties have, and rows without a label, are left out, and counted.
+    What comes out is evaluation.json and report.html. Rows that not all parties have, and rows without a label, are
+    left out, and counted.
 
     Example: heterofed evaluate host --run runs/h --data new_guest.csv
     """
@@ -145,9 +174,11 @@ def predict_collaborator(
     decimal_ids: OwnDecimalIds = None,
     unseen: OwnUnseen = None,
 ) -> None:
-    """Answer one session of a host's requests, and end. `heterofed serve collaborator` stays up.
+    """Answer one session of a host's requests, and end.
 
-    Example: heterofed predict collaborator --run runs/c --data new_host.csv
+    `heterofed serve collaborator` does the same and stays up.
+
+    Example: heterofed predict collaborator --run runs/c --data new_shop.csv
     """
     policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
     _answer(run, data, task_id, id_column, policies)
@@ -164,9 +195,11 @@ def evaluate_collaborator(
     decimal_ids: OwnDecimalIds = None,
     unseen: OwnUnseen = None,
 ) -> None:
-    """Answer one session of a host that evaluates, and end; the same as `predict collaborator`.
+    """Answer one session of a host that evaluates, and end.
 
-    Example: heterofed evaluate collaborator --run runs/c --data new_host.csv
+    It is the same as `heterofed predict collaborator`.
+
+    Example: heterofed evaluate collaborator --run runs/c --data new_shop.csv
     """
     policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
     _answer(run, data, task_id, id_column, policies)

@@ -15,7 +15,15 @@ from heterofed.features.idfile import check_output, read_column, write_column
 from heterofed.tasks.directory import open_directory
 from heterofed.tasks.model import MIN_PARTIES, TaskStatus
 
-psi_app = typer.Typer(help="Find the ids that all parties of a task share, without training.", no_args_is_help=True)
+psi_app = typer.Typer(
+    help="""Find the ids that all parties of a task share, without training.
+
+    Every party runs one of these. To try it with files of this machine alone: `python -m psi intersect --help`.
+
+    Example: heterofed psi host --ids bank.csv --column id --out both.csv ID
+    """,
+    no_args_is_help=True,
+)
 
 
 class _Reveal(str, Enum):
@@ -24,10 +32,25 @@ class _Reveal(str, Enum):
     cardinality = "cardinality"
 
 
-_Ids = Annotated[Path, typer.Option(help="CSV, Parquet or Feather table, or a text with one id per line (.txt).")]
-_Column = Annotated[str | None, typer.Option(help="The id column; not needed if there is only one.")]
-_Out = Annotated[Path | None, typer.Option(help="Where the shared ids go, sorted: a .csv, .csv.gz or .txt file.")]
-_FeatureKey = Annotated[str | None, typer.Option(help="This party; without it the task's first (host) or second.")]
+_Ids = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE", help="This party's ids: a CSV, Parquet or Feather table, or a .txt with one id per line."
+    ),
+]
+_Column = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The id column; not needed if it is the only column.")
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Where the shared ids go, sorted: a .csv, .csv.gz or .txt file. Without it they are only counted.",
+    ),
+]
+_FeatureKey = Annotated[
+    str | None, typer.Option(metavar="PARTY", help="This party; without it the task's first (host) or second.")
+]
 _Again = Annotated[
     bool, typer.Option("--recover", help="This process was killed and is started again: no error if all was done.")
 ]
@@ -49,7 +72,7 @@ def psi_host(
 ) -> None:
     """Find the shared ids as the host, the party that asks.
 
-    Example: heterofed psi host --ids customers.csv --column id --out shared.csv ID
+    Example: heterofed psi host --ids bank.csv --column id --out both.csv ID
     """
     _intersect(task_id, ids, column, out, feature_key, reveal, host=True, recover=recover)
 
@@ -64,9 +87,9 @@ def psi_collaborator(
     reveal: _Who = _Reveal.both,
     recover: _Again = False,
 ) -> None:
-    """Find the shared ids as a collaborator, a party that holds a key and answers.
+    """Find the shared ids as a collaborator, a party that answers.
 
-    Example: heterofed psi collaborator --ids patients.csv --column id --out shared.csv ID
+    Example: heterofed psi collaborator --ids shop.csv --column id ID
     """
     _intersect(task_id, ids, column, out, feature_key, reveal, host=False, recover=recover)
 

@@ -15,7 +15,13 @@ from heterofed.cli.own_code import find_own_modules
 from heterofed.cli.tables import OwnDecimalIds, OwnDuplicates, OwnMissingIds, OwnUnseen, given_only
 from heterofed.errors import ConfigError
 
-serve_app = typer.Typer(help="Stay up and answer requests for predictions.", no_args_is_help=True)
+serve_app = typer.Typer(
+    help="""Stay up and answer requests for predictions.
+
+    Example: heterofed serve collaborator --run runs/c --data shop.parquet
+    """,
+    no_args_is_help=True,
+)
 
 LOOK_S = 0.2
 """How often the main thread, which alone gets signals, looks whether all others have ended."""
@@ -24,29 +30,43 @@ LOOK_S = 0.2
 @serve_app.command("collaborator")
 def serve_collaborator(
     run: Annotated[
-        list[Path], typer.Option("--run", help="Folder of this party's part of a run; several times to serve several.")
+        list[Path],
+        typer.Option(
+            "--run", metavar="FOLDER", help="This party's part of a run; several times to serve several runs."
+        ),
     ],
-    data: Annotated[list[Path], typer.Option("--data", help="The table for each run, in the same order.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", metavar="FILE", help="The table for each run, in the same order.")
+    ],
     id_column: Annotated[
-        list[str] | None, typer.Option("--id", help="The id column of each table; by default named as in training.")
+        list[str] | None,
+        typer.Option("--id", metavar="COLUMN", help="The id column of each table; by default named as in training."),
     ] = None,
-    sessions_per_minute: Annotated[int | None, typer.Option(min=1, help="More sessions than that are refused.")] = None,
-    rows_per_minute: Annotated[int | None, typer.Option(min=1, help="More rows than that are refused.")] = None,
+    sessions_per_minute: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="More sessions than that are refused; by default none is.")
+    ] = None,
+    rows_per_minute: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="More rows than that are refused; by default none is.")
+    ] = None,
     rows_per_session: Annotated[
-        int | None, typer.Option(min=1, help="A session that asks for more rows is ended.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="A session that asks for more rows is ended; by default none is."),
     ] = None,
     all_parties: Annotated[
         bool, typer.Option("--all-parties", help="Refuse sessions without one of the task's other collaborators.")
     ] = False,
     audit: Annotated[
         Path | None,
-        typer.Option(help="Where each session is noted: who, when, how many rows, no ids. RUN/audit.jsonl by default."),
+        typer.Option(
+            metavar="FILE",
+            help="Where each session is noted: who, when, how many rows, no ids. RUN/audit.jsonl by default.",
+        ),
     ] = None,
     host_key: Annotated[
-        str | None, typer.Option(help="The host's new public key, where it is not the one of training any more.")
+        str | None, typer.Option(metavar="KEY", help="The host's new public key; by default the one of training.")
     ] = None,
     sessions: Annotated[
-        int | None, typer.Option(min=1, help="End after so many sessions of each run; by default stay up.")
+        int | None, typer.Option(min=1, metavar="N", help="End after so many sessions of each run; by default stay up.")
     ] = None,
     duplicates: OwnDuplicates = None,
     missing_ids: OwnMissingIds = None,
@@ -58,7 +78,7 @@ def serve_collaborator(
     Only the host of the run is answered, by the key that it had in training. A session that fails, or is refused, does
     not end the service.
 
-    Example: heterofed serve collaborator --run runs/c --data host.parquet
+    Example: heterofed serve collaborator --run runs/c --data shop.parquet
     """
     if len(run) != len(data) or len(id_column or run) not in (1, len(run)):
         raise ConfigError(

@@ -85,31 +85,49 @@ WIDE = 160
 
 _TABLE = "a .csv, .csv.gz, .parquet or .feather file"
 
-Data = Annotated[Path, typer.Option(help=f"This party's table: {_TABLE}.")]
-IdColumn = Annotated[str | None, typer.Option("--id", help="Its id column; not needed if it is the only column.")]
+Data = Annotated[Path, typer.Option(metavar="FILE", help=f"This party's table: {_TABLE}.")]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", metavar="COLUMN", help="Its id column; not needed if it is the only column.")
+]
 Labels = Annotated[
-    list[str], typer.Option("--label", help="The column to predict; several times where rows have several labels.")
+    list[str],
+    typer.Option(
+        "--label", metavar="COLUMN", help="The column to predict; several times where rows have several labels."
+    ),
 ]
 NoLabel = Annotated[list[str] | None, typer.Option("--label", hidden=True)]
-FeatureKey = Annotated[str | None, typer.Option(help="This party; without it the task's first (host) or second.")]
+FeatureKey = Annotated[
+    str | None, typer.Option(metavar="PARTY", help="This party; without it the task's first (host) or second.")
+]
 AskedKind = Annotated[
     AskedTask | None, typer.Option("--task", help="What kind of labels they are; by default recognised.")
 ]
 Kinds = Annotated[
     list[str] | None,
-    typer.Option("--kind", help="COLUMN=numeric, categorical, boolean or date, where it is not to be recognised."),
+    typer.Option(
+        "--kind",
+        metavar="COLUMN=KIND",
+        help="What a column is: numeric, categorical, boolean or date; by default recognised. May be given several "
+        "times.",
+    ),
 ]
-Ignore = Annotated[list[str] | None, typer.Option(help="A column to leave out; may be given several times.")]
-OnDuplicates = Annotated[Duplicates, typer.Option("--duplicates", help="Rows that share an id: keep which, or none.")]
-OnMissingIds = Annotated[MissingIds, typer.Option("--missing-ids", help="Rows without an id.")]
-OnDecimalIds = Annotated[DecimalIds, typer.Option("--decimal-ids", help='What to make of the id "7.0": 7, or text.')]
-OnUnlabelled = Annotated[Unlabelled, typer.Option("--unlabelled", help="Rows without a label.")]
-OnUnseen = Annotated[Unseen, typer.Option("--unseen", help="A category that training did not have, in later rows.")]
+Ignore = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN", help="A column to leave out; may be given several times.")
+]
+OnDuplicates = Annotated[Duplicates, typer.Option("--duplicates", help="Rows that share an id: an error, or keep one.")]
+OnMissingIds = Annotated[MissingIds, typer.Option("--missing-ids", help="Rows without an id: an error, or left out.")]
+OnDecimalIds = Annotated[DecimalIds, typer.Option("--decimal-ids", help='The id "7.0": an error, 7, or as it is.')]
+OnUnlabelled = Annotated[Unlabelled, typer.Option("--unlabelled", help="Rows without a label: an error, or left out.")]
+OnUnseen = Annotated[
+    Unseen, typer.Option("--unseen", help="A category that only later rows have: an error, or like a rare one.")
+]
 
 OwnTask = Annotated[
-    str | None, typer.Argument(metavar="[ID]", help="The task that the run has to be of; by default whatever it is.")
+    str | None, typer.Argument(metavar="ID", help="The task that the run has to be of; by default whatever it is.")
 ]
-OwnId = Annotated[str | None, typer.Option("--id", help="The id column; by default named as in training.")]
+OwnId = Annotated[
+    str | None, typer.Option("--id", metavar="COLUMN", help="The id column; by default named as in training.")
+]
 OwnDuplicates = Annotated[
     Duplicates | None, typer.Option("--duplicates", help="Rows that share an id; by default as in training.")
 ]
@@ -117,11 +135,11 @@ OwnMissingIds = Annotated[
     MissingIds | None, typer.Option("--missing-ids", help="Rows without an id; by default as in training.")
 ]
 OwnDecimalIds = Annotated[
-    DecimalIds | None, typer.Option("--decimal-ids", help='What to make of the id "7.0"; by default as in training.')
+    DecimalIds | None, typer.Option("--decimal-ids", help='The id "7.0"; by default as in training.')
 ]
 OwnUnseen = Annotated[
     Unseen | None,
-    typer.Option("--unseen", help="A category that training did not have: an error, or like a rare one."),
+    typer.Option("--unseen", help="A category that training did not have; by default as in training."),
 ]
 OnAbsent = Annotated[
     Absent,
@@ -134,11 +152,17 @@ Wait = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="How long to wait for collaborators, in seconds; 0: for ever. By default as HETEROFED_GATHER_TIMEOUT_S "
+        metavar="SECONDS",
+        help="How long to wait for collaborators; 0: for ever. By default as HETEROFED_GATHER_TIMEOUT_S "
         f"says, and {STAND_IN_AFTER_S:g} where --absent allows stand-ins.",
     ),
 ]
-AtOnce = Annotated[int | None, typer.Option("--batch-size", min=1, help="Rows that are asked for at once.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", min=1, metavar="N", help="Rows that are asked for at once; by default as in training."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 

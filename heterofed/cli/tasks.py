@@ -15,40 +15,61 @@ from heterofed.cli.invite import invite, join
 from heterofed.tasks.model import Task, TaskStatus, parse_duration
 from heterofed.tasks.options import TrainerOptions, read_uncertainty
 
-task_app = typer.Typer(help="Create tasks, launch them and see how they are.", no_args_is_help=True)
+task_app = typer.Typer(
+    help="""Create tasks, launch them and see how they are.
+
+    Tasks are kept on this machine, or at the hub that HETEROFED_HUB names.
+
+    Example: heterofed task create --name churn --parties bank,shop
+    """,
+    no_args_is_help=True,
+)
 
 
 @task_app.command("create")
 def create_task(
-    parties: Annotated[str, typer.Option(help="Feature keys of all parties, separated by commas.")],
-    name: Annotated[str, typer.Option(help="What people call the task.")] = "task",
+    parties: Annotated[str, typer.Option(metavar="PARTY,PARTY", help="Feature keys of all parties, the host first.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="What people call the task.")] = "task",
     expires: Annotated[
         str | None,
         typer.Option(
+            metavar="TIME",
             help="For how long parties may come in, for example 90m, 12h or 7d; without it, for ever. Those that are "
-            "connected when it ends go on; nobody is let in after that, also no party that has to be started again."
+            "connected when it ends go on; nobody is let in after that, also no party that has to be started again.",
         ),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds to train; by default what the host's code says.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(metavar="N", help="Rounds to train; by default what the host's code says.")
+    ] = None,
     tests: Annotated[
         str | None,
-        typer.Option(help="Which rounds are tested: each, last or none; by default what the host's code says."),
+        typer.Option(
+            metavar="each|last|none",
+            autocompletion=lambda: ["each", "last", "none"],
+            help="Which rounds are tested; by default what the host's code says.",
+        ),
     ] = None,
     checkpoints: Annotated[
         str | None,
-        typer.Option(help="Which checkpoints parties keep: new (the last few, the default) or all."),
+        typer.Option(
+            metavar="new|all",
+            autocompletion=lambda: ["new", "all"],
+            help="Which checkpoints parties keep; by default new, the last few.",
+        ),
     ] = None,
     uncertainty: Annotated[
         str | None,
         typer.Option(
+            metavar="swag",
+            autocompletion=lambda: ["swag"],
             help="swag: every party collects the moments of its own weights after each round, with which it can say "
-            "later how sure the network is; by default what its own code says."
+            "later how sure the network is; by default what its own code says.",
         ),
     ] = None,
 ) -> None:
     """Create a task and print its id, alone on the last line.
 
-    Example: heterofed task create --name split-mnist --parties demo_host,demo_collaborator --expires 7d
+    Example: heterofed task create --name churn --parties bank,shop --expires 7d
     """
     lives_for = parse_duration(expires) if expires is not None else None
     place = directory()
@@ -103,7 +124,9 @@ def list_tasks() -> None:
 
 @task_app.command("show")
 def show_task(task_id: TaskId) -> None:
-    """Show one task: its parties, how far each is, the first letters of their keys, and the last lines of its log.
+    """Show one task: its parties, how far each is, its last words.
+
+    The first letters of the parties' keys and the last lines of the task's log are there too.
 
     Example: heterofed task show ID
     """
@@ -139,7 +162,9 @@ def _progress(task: Task) -> str:
 
 @task_app.command("start")
 def start_task(task_id: TaskId) -> None:
-    """Launch a task: every party whose `heterofed agent` listens starts now. Others start as they always do.
+    """Launch a task: parties whose agents listen start now.
+
+    These are the parties that a `heterofed agent` serves. Others start as they always do.
 
     Example: heterofed task start ID
     """
@@ -150,9 +175,13 @@ def start_task(task_id: TaskId) -> None:
 @task_app.command("cancel")
 def cancel_task(
     task_id: TaskId,
-    reason: Annotated[str | None, typer.Option(help="Told to every party.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Told to every party; by default only that it was cancelled.")
+    ] = None,
 ) -> None:
-    """Cancel a task for good: it admits nobody any more, and the parties that run it end with the reason.
+    """Cancel a task for good.
+
+    It admits nobody any more, and the parties that run it end with the reason.
 
     Example: heterofed task cancel --reason "wrong table" ID
     """

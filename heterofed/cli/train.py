@@ -42,28 +42,55 @@ from heterofed.cli.tables import (
 from heterofed.errors import ConfigError
 from heterofed.tasks.model import Task, TaskStatus
 
-train_app = typer.Typer(help="Train on the tables of several parties, without code.", no_args_is_help=True)
+train_app = typer.Typer(
+    help="""Train on the tables of several parties, without code.
+
+    Every party runs one of these, with its own table.
+
+    Example: heterofed train host --data guest.csv --id id --label y ID
+    """,
+    no_args_is_help=True,
+)
 
 _Out = Annotated[
-    Path | None, typer.Option(help="Folder of the run; runs/<task id>/<feature key> by default. Must not hold another.")
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Where the run goes; runs/<task id>/<feature key> by default. Must not hold another."
+    ),
 ]
-_LearningRate = Annotated[float, typer.Option(help="Of Adam.")]
+_LearningRate = Annotated[float, typer.Option(metavar="RATE", help="How far Adam goes in one step.")]
 _Hidden = Annotated[
-    str | None, typer.Option(help='Widths of the layers before the embedding, for example 32,16; "" for none.')
+    str,
+    typer.Option(metavar="N,N", help='Widths of the layers before the embedding, for example 32,16; "" for none.'),
 ]
-_Width = Annotated[int | None, typer.Option(min=1, help="Width of this party's embedding; the host has to know it.")]
+_Width = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Width of this party's embedding; the host has to know it.")
+]
 _Model = Annotated[
     str | None,
-    typer.Option("--model", help="package.module:function of the number of inputs that returns the feature model."),
+    typer.Option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="A function of your own that takes the number of inputs and returns the feature model; by default one of "
+        "--hidden and --width.",
+    ),
 ]
 _Fractions = Annotated[
-    str, typer.Option(help="Shares of the shared ids that train, validate and test; the same at every party.")
+    str,
+    typer.Option(metavar="N,N,N", help="Shares of the shared ids that train, validate and test; the same everywhere."),
 ]
-_Salt = Annotated[str | None, typer.Option(help="Another one splits the ids otherwise; the same at every party.")]
+_Salt = Annotated[
+    str, typer.Option(metavar="TEXT", help="Another one splits the ids otherwise; the same at every party.")
+]
 _Seed = Annotated[
-    int | None, typer.Option(help="Of the first weights and of the order of the rows; by default a random one.")
+    int | None,
+    typer.Option(
+        metavar="N", help="Of the first weights and of the order of the rows; by default a random one, nobody's guess."
+    ),
 ]
-_Device = Annotated[str | None, typer.Option(help="Where models compute, for example cuda.")]
+_Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="Where models compute, for example cuda; by default the CPU.")
+]
 _Recover = Annotated[
     bool, typer.Option("--recover", help="This party was killed: go on from the newest checkpoint that all hold.")
 ]
@@ -77,22 +104,35 @@ def train_host(
     id_column: IdColumn = None,
     task: AskedKind = None,
     feature_key: FeatureKey = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds: passes over the train ids.")] = 20,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often to go over the train ids.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of a batch.")] = 256,
     learning_rate: _LearningRate = 0.01,
-    hidden: _Hidden = None,
-    width: _Width = None,
+    hidden: _Hidden = "32",
+    width: _Width = 16,
     widths: Annotated[
-        str | None, typer.Option(help="Parties whose embedding has another width, for example shop=32,lab=8.")
+        str | None,
+        typer.Option(
+            metavar="PARTY=N,…",
+            help="Widths of the collaborators' embeddings, for example shop=32,lab=8; without it they are all --width.",
+        ),
     ] = None,
-    top: Annotated[str | None, typer.Option(help="Widths of the layers after the cut, for example 16,8.")] = None,
+    top: Annotated[
+        str, typer.Option(metavar="N,N", help='Widths of the layers after the cut, for example 16,8; "" for none.')
+    ] = "16",
     model: _Model = None,
-    class_weights: Annotated[bool, typer.Option("--class-weights", help="Let rare classes count as much.")] = False,
+    class_weights: Annotated[
+        bool, typer.Option("--class-weights", help="Let rare classes count as much as common ones.")
+    ] = False,
     patience: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many rounds without a better score of the valid ids.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Stop after so many rounds without a better score of the valid ids; by default train all rounds.",
+        ),
     ] = None,
     fractions: _Fractions = "0.7,0.1,0.2",
-    salt: _Salt = None,
+    salt: _Salt = "heterofed",
     seed: _Seed = None,
     kind: Kinds = None,
     ignore: Ignore = None,
@@ -102,7 +142,9 @@ def train_host(
     unlabelled: OnUnlabelled = Unlabelled.refuse,
     unseen: OnUnseen = Unseen.refuse,
     device: _Device = None,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Whether report.html is written.")] = True,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Whether to score the test ids and write report.html.")
+    ] = True,
     out: _Out = None,
     force: Force = False,
     recover: _Recover = False,
@@ -112,7 +154,7 @@ def train_host(
     A table with nothing but ids and labels is fine. What its columns were taken for is shown first; `heterofed check`
     shows it without training.
 
-    Example: heterofed train host --data guest.csv --id id --label y --feature-key guest --rounds 20 --out runs/h ID
+    Example: heterofed train host --data guest.csv --id id --label y ID
     """
     _free(out, force=force, recover=recover)
     joined, feature_key = party_of(task_id, feature_key, host=True)
@@ -165,11 +207,11 @@ def train_collaborator(
     id_column: IdColumn = None,
     feature_key: FeatureKey = None,
     learning_rate: _LearningRate = 0.01,
-    hidden: _Hidden = None,
-    width: _Width = None,
+    hidden: _Hidden = "32",
+    width: _Width = 16,
     model: _Model = None,
     fractions: _Fractions = "0.7,0.1,0.2",
-    salt: _Salt = None,
+    salt: _Salt = "heterofed",
     seed: _Seed = None,
     kind: Kinds = None,
     ignore: Ignore = None,
@@ -183,9 +225,11 @@ def train_collaborator(
     recover: _Recover = False,
     label: NoLabel = None,
 ) -> None:
-    """Train as a collaborator, a party with features and no labels.
+    """Train as a collaborator, a party without labels.
 
-    Example: heterofed train collaborator --data host.csv --id id --feature-key host --out runs/c ID
+    What the columns of its table were taken for is shown first; `heterofed check` shows it without training.
+
+    Example: heterofed train collaborator --data shop.csv --id id ID
     """
     from heterofed.tables import refuse_label
 

@@ -22,10 +22,8 @@ Public: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Digest: TypeAlias = Annotated[bytes, Meta(max_length=32)]
 Run: TypeAlias = Annotated[bytes, Meta(max_length=16)]
 
-
 MOST_PARTIES = 1000
 """More than any task has; a bound on what a header can make us make."""
-
 
 MOST_ASKED = 65_536
 """Rows of one `Ask` at most: what both ends hold of a request has its bound in it."""
@@ -59,6 +57,7 @@ class Matching(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
         return f"{self.protocol}: {who[self.reveal]}{', nobody what two parties share' if self.joint else ''}"
 
 
+DrawMethod: TypeAlias = Literal["mc_dropout", "swag"]
 Purpose: TypeAlias = Literal["train", "match", "predict"]
 """What a session is for: training, the intersection alone, or predictions with what a completed run has trained."""
 
@@ -247,6 +246,14 @@ class StartTest(Message, frozen=True):
     round: Number
 
 
+class Draw(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One of several predictions of the same rows; every party draws for itself, the same each time it is asked."""
+
+    method: DrawMethod
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    number: Count
+
+
 class Ask(Message, frozen=True):
     """Host → collaborator: send me your embeddings of these rows, in this order, as your model is now.
 
@@ -259,6 +266,8 @@ class Ask(Message, frozen=True):
     """Rows of every batch but the last."""
     rows: Blob
     """Places in the order of the shared ids, uint32, little-endian, at most `MOST_ASKED`; they may repeat."""
+    draw: Draw | None = None
+    """None: with your model as it is."""
 
     def __post_init__(self) -> None:
         if not self.rows.nbytes or self.rows.nbytes % PLACE_BYTES or self.rows.nbytes > MOST_ASKED * PLACE_BYTES:

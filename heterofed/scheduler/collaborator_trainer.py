@@ -36,6 +36,7 @@ from heterofed.scheduler.gradient import gradient_of
 from heterofed.scheduler.pace import Pace
 from heterofed.scheduler.party_trainer import PartyTrainer
 from heterofed.scheduler.predicting.answering import answer
+from heterofed.scheduler.predicting.drawing import Drawing
 from heterofed.training.context import Context, CtxVar
 from heterofed.training.devices import moved
 from heterofed.training.hooks import EarlyStopper, HookBase
@@ -106,6 +107,7 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
     def is_finished(self) -> bool:
         """Wait for the host's word: another round, or the end of the task."""
         party = self.party
+        drawing = Drawing(party, party._swag_moments)
         while True:
             _, order = party._linked.expect(
                 (BatchPlan, Ask, CompleteTask),
@@ -115,7 +117,7 @@ class CollaboratorTrainer(PartyTrainer["CollaboratorScheduler"]):
             )
             if not isinstance(order, Ask):
                 break
-            answer(party, order, party.id_intersection, party._patience_s)
+            answer(party, order, party.id_intersection, party._patience_s, drawing)
         if isinstance(order, CompleteTask):
             return True
         if order.round != self.round + 1:

@@ -25,6 +25,7 @@ from heterofed.scheduler.leaving import dismiss
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import job_of, match_as_host
 from heterofed.scheduler.predicting.asking import Asker
+from heterofed.scheduler.predicting.drawing import Drawing
 from heterofed.scheduler.predicting.evaluating import evaluating
 from heterofed.scheduler.predicting.means import take_means, write_means
 from heterofed.scheduler.predicting.predictions import Predictions
@@ -254,6 +255,7 @@ class HostCourse(Scheduler, HostTemplates):
             "shared": shared,
             "asker": asker,
             "parties": self.task_parties,
+            "drawing": Drawing(self, self._swag_moments),
         }
         with evaluating([self.feature_model, self.infer_model]):
             if self.mean_rows:
@@ -265,7 +267,8 @@ class HostCourse(Scheduler, HostTemplates):
             predictions.close("training is over")
 
     def _own_artifacts(self, folder: Path) -> tuple[Path, ...]:
-        return () if self._means is None else (write_means(folder, self._means),)
+        kept = super()._own_artifacts(folder)
+        return kept if self._means is None else (*kept, write_means(folder, self._means))
 
     def _complete(self, seat: Seat) -> TaskResult:
         self._conclude()

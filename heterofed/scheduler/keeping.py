@@ -11,8 +11,10 @@ from heterofed.metrics.progress import logger
 from heterofed.scheduler.learner import Learner
 from heterofed.scheduler.manifest import RunManifest, digests, write_manifest
 from heterofed.scheduler.outputs import find_outputs, write_outputs
+from heterofed.scheduler.predicting.moments import write_moments
 from heterofed.scheduler.seat import TaskResult
 from heterofed.tasks.model import Task
+from heterofed.uncertainty import SwagHook, SwagMoments
 
 MODEL_FILES = {"feature": "feature_model_{key}", "infer": "infer_model"}
 """Part of a run -> the name of the file with its weights, without ".pt"; {key} is the feature key."""
@@ -61,7 +63,12 @@ class Keeping(Learner):
 
     def _own_artifacts(self, folder: Path) -> tuple[Path, ...]:
         """Write what predictions need besides, and return the paths."""
-        return ()
+        return write_moments(folder, self._swag_moments())
+
+    def _swag_moments(self) -> dict[str, SwagMoments]:
+        """Return the moments that this party has collected, by the name of the model."""
+        hooks = [each for each in self.trainer.hooks.values() if isinstance(each, SwagHook)][:1]
+        return {name: each for hook in hooks for name, each in hook.moments.items() if each.collected}
 
     def _manifest(self, about: dict[str, Any], files: Iterable[Path]) -> RunManifest:
         seat, parties = self._at_seat, self.task_parties

@@ -6,6 +6,7 @@ report.zip                   all of these
 feature_model_<key>.pt       state dict of this party's feature model
 infer_model.pt               at the host: state dict of the infer model
 model.zip                    the models of this party
+swag_moments.pt              where they were collected: the moments of its weights
 run.json                     what the folder is of, with the SHA-256 of the files that predictions need
 """
 

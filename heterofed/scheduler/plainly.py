@@ -1,4 +1,7 @@
-"""How an error of ours ends a script or a notebook's cell: as one message, with a traceback only of the user's code."""
+"""How an error of ours ends a command, a script or a notebook's cell.
+
+As one message and the place where the documentation explains it, with a traceback only of the user's code.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,11 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from heterofed import errors
 from heterofed.errors import HeterofedError, TaskFailed, TemplateError
+
+PAGE = "docs/reference/errors.md"
+"""Has a section for every class of error: what it means, and what to do. A part of the site too."""
 
 _LIBRARY = str(Path(__file__).resolve().parents[1])
 
@@ -33,13 +40,19 @@ def print_errors_plainly() -> None:
 
 
 def plain_lines(error: HeterofedError) -> list[str]:
-    """Return what is printed of an error: the traceback of the user's code where that raised, and the message."""
-    message = f"{type(error).__name__}: {error}"
+    """Return what is printed of an error: the traceback of the user's code if that raised, the message, its place."""
+    message = [f"{type(error).__name__}: {error}", explained_at(error)]
     cause = error.__cause__
     if cause is None or not (isinstance(error, TemplateError) or type(error) is TaskFailed):
-        return [message]
+        return message
     frames = traceback.format_exception(type(cause), cause, _of_the_user(cause.__traceback__))
-    return [*"".join(frames).splitlines(), "", message]
+    return [*"".join(frames).splitlines(), "", *message]
+
+
+def explained_at(error: HeterofedError) -> str:
+    """Return the line that says where errors of this kind are explained; of a class of the user's, its base."""
+    kinds = (each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
+    return f"See {PAGE}#{next(kinds).lower()}"
 
 
 def _of_the_user(trace: TracebackType | None) -> TracebackType | None:

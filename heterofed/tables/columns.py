@@ -105,9 +105,9 @@ class Columns(Sequence[Column]):
 
     def describe(self) -> list[tuple[str, ...]]:
         """Return a table of texts, header first, that shows no value of a category."""
-        rows: list[tuple[str, ...]] = [("column", "kind", "missing", "kinds", "lowest", "highest", "note")]
+        rows: list[tuple[str, ...]] = [("column", "kind", "missing", "distinct", "lowest", "highest", "note")]
         for each in self:
-            kinds = f">{MAX_KINDS}" if each.kinds > MAX_KINDS else str(each.kinds)
+            kinds = f">{MAX_KINDS}" if each.kinds > MAX_KINDS else str(each.kinds or "")  # of labels none are counted
             share = f"{each.missing} ({each.missing / each.rows:.1%})" if each.missing else "0"
             note = f"PROBLEM: {each.problem[0]}" if each.problem else each.note
             rows.append((each.name, each.kind, share, kinds, each.low, each.high, note))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from heterofed.errors import ConfigError
+from heterofed.named import find_callable
 from heterofed.scheduler.checks import check_count
 
 MakeModel: TypeAlias = Callable[[int], nn.Module]
@@ -92,21 +92,7 @@ def maker_of(named: MakeModel | str | None) -> MakeModel | None:
     """
     if named is None or callable(named):
         return named
-    module, _, name = named.partition(":")
-    try:
-        found: Any = import_module(module) if module and name else None
-    except ImportError as error:
-        raise ConfigError(
-            f"the model {named} cannot be imported: {error}",
-            expected="package.module:function",
-            advice="Install the package, or start where Python finds it.",
-        ) from error
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise ConfigError(f"there is no function {named}", expected="package.module:function, of what makes the model")
-    make: MakeModel = found
-    return make
+    return find_callable(named, expected="a function that returns a torch.nn.Module")
 
 
 def name_of(make: MakeModel | None) -> str | None:

@@ -73,7 +73,7 @@ class SwagMoments:
         """
         if not self.collected:
             raise ConfigError("SWAG has no moments to draw from", expected="one round or more with SwagHook")
-        generator = torch.Generator().manual_seed(_seed_of(seed, draw, part))
+        generator = torch.Generator().manual_seed(seed_of(seed, draw, part))
         std = self.std()
         return {
             name: first + std[name] * torch.randn(first.shape, generator=generator, dtype=torch.float64)
@@ -196,9 +196,13 @@ def _put(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
             each.copy_(values[name])
 
 
-def _seed_of(seed: int, draw: int, part: str) -> int:
-    """Return a seed of 63 bits in which neither the draw nor the part can be taken for another one."""
+def seed_of(seed: int, draw: int, part: str) -> int:
+    """Return a seed of 63 bits in which neither the draw nor the part can be taken for another one.
+
+    Raises:
+        ConfigError: a number is below 0 or above 2^63 - 1.
+    """
     if not 0 <= seed < 2**63 or not 0 <= draw < 2**63:
-        raise ConfigError(f"SWAG's seed is {seed} and its draw {draw}", expected="0 to 2^63 - 1 both")
+        raise ConfigError(f"the seed is {seed} and the draw {draw}", expected="0 to 2^63 - 1 both")
     digest = hashlib.sha256(struct.pack(">QQ", seed, draw) + part.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -15,7 +15,8 @@ from heterofed.errors import ConfigError
 from heterofed.uncertainty.moments import SwagMoments
 from heterofed.uncertainty.spread import Spread, interpret
 
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""The layers that are switched on for predictions by dropout."""
 
 
 class Uncertainty(ABC):
@@ -133,7 +134,7 @@ class MCDropout(Uncertainty):
     ) -> None:
         super().__init__(models, forward, n=n, softmax=softmax)
         self._dropout = [
-            layer for model in self.models.values() for layer in model.modules() if isinstance(layer, _DROPOUT)
+            layer for model in self.models.values() for layer in model.modules() if isinstance(layer, DROPOUT)
         ]
         if not any(layer.p > 0 for layer in self._dropout):
             raise ConfigError(

@@ -169,8 +169,9 @@ def bars_of(notebook: Any) -> list[dict[str, Any]]:
 
 
 def check_plain(error: Any) -> None:
-    """One message at the end, and above it at most the traceback of the cell's own code."""
-    *before, message = "\n".join(error.traceback).splitlines()
+    """One message and where it is explained at the end, and above it at most the traceback of the cell's own code."""
+    *before, message, place = "\n".join(error.traceback).splitlines()
+    assert place == f"See docs/reference/errors.md#{error.ename.lower()}"
     assert message == f"{error.ename}: {error.evalue}"
     assert str(ROOT / "heterofed") not in "\n".join(before)
 
@@ -198,7 +199,7 @@ def test_all_parties_train_in_one_notebook(folder: Path) -> None:
 
     assert "the same bits: True" in shown(notebook)
     wrong, own = outputs_of(notebook, "error")
-    assert wrong.traceback == [f"ConfigError: {wrong.evalue}"]
+    assert wrong.traceback == [f"ConfigError: {wrong.evalue}", "See docs/reference/errors.md#configerror"]
     assert own.ename == "TemplateError" and "each.upper()" in "\n".join(own.traceback)
 
 
@@ -304,7 +305,7 @@ def test_the_frames_that_led_to_the_users_code_are_left_out() -> None:
 
     lines = plainly.plain_lines(caught(ours))
     assert "of_the_user" in "\n".join(lines) and ours not in "\n".join(lines)
-    assert lines[-1] == "TemplateError: left: load_batch() raised KeyError."
+    assert lines[-2] == "TemplateError: left: load_batch() raised KeyError."
     assert "/elsewhere.py" in "\n".join(plainly.plain_lines(caught("/elsewhere.py")))
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from heterofed.errors import FrameError, LocalProtocolError, RemoteProtocolError
 from heterofed.frames.codec import Codec
 from heterofed.frames.forms import Blob
-from heterofed.frames.messages import MOST_ASKED, AnyMessage, Ask, BatchesEnd, BatchPlan, Embedding, Proceed
+from heterofed.frames.messages import MOST_ASKED, AnyMessage, Ask, BatchesEnd, BatchPlan, Draw, Embedding, Proceed
 from heterofed.frames.tensors import pack
 from heterofed.protocol.phases import Phase, Role
 from heterofed.protocol.session import TEST_AHEAD, Session
@@ -92,3 +92,9 @@ def test_a_request_for_no_torn_or_too_many_rows_is_no_message(size: int) -> None
     for batch_size in (0, MOST_ASKED + 1):
         with pytest.raises(FrameError):
             Codec().decode(Codec().encode(replace(ASK, batch_size=batch_size)))
+
+
+def test_a_draw_that_nobody_can_make_is_refused_when_it_comes() -> None:
+    for draw in (Draw("swag", 2**63, 0), Draw("swag", -1, 0), Draw("mc_dropout", 1, -1), Draw("magic", 1, 1)):  # type: ignore[arg-type]
+        with pytest.raises(FrameError):
+            Codec().decode(Codec().encode(replace(ASK, draw=draw)))

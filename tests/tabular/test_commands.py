@@ -465,20 +465,6 @@ def test_a_run_is_exported_with_its_preprocessing_and_card(run: Path, capsys: py
 # --- the commands themselves --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("train host", "train collaborator", "evaluate host", "evaluate collaborator", "predict host"),
-        *("predict collaborator", "serve collaborator", "check", "export"),
-    ],
-)
-def test_every_command_has_help_with_an_example(line: str) -> None:
-    said = heterofed(*line.split(), "--help")
-
-    assert said.code == 0
-    assert f"Example: heterofed {line} --" in " ".join(said.out.split())
-
-
 def test_help_does_not_load_what_only_training_needs() -> None:
     heavy = "{'torch', 'pandas', 'sklearn', 'matplotlib', 'onnx', 'pyarrow'}"
     code = f"import sys, heterofed.cli; print(sorted({heavy} & set(sys.modules)))"
@@ -504,4 +490,4 @@ def test_what_a_users_own_code_raised_is_shown_with_its_traceback(
     said = capsys.readouterr().err
     assert ended.value.code == 1
     assert "KeyError: 'their own'" in said
-    assert said.endswith("TemplateError: shop: make_feature_model() raised KeyError.\n")
+    assert said.splitlines()[-2] == "TemplateError: shop: make_feature_model() raised KeyError."

@@ -13,24 +13,26 @@ from heterofed.features.batches import RoundOrder
 from heterofed.frames.messages import AnyMessage, Ask, BatchesEnd, Embedding, Proceed
 from heterofed.frames.tensors import pack
 from heterofed.protocol.session import TEST_AHEAD
+from heterofed.scheduler.predicting.drawing import Drawing
 from heterofed.scheduler.predicting.evaluating import batches_of, evaluating
 
 if TYPE_CHECKING:
     from heterofed.scheduler.collaborator import CollaboratorScheduler
 
 
-def answer(party: CollaboratorScheduler, ask: Ask, shared: Sequence[str], timeout_s: float) -> int:
-    """Send the embeddings that the host asks for, as the feature model is now; return how many rows they are.
+def answer(party: CollaboratorScheduler, ask: Ask, shared: Sequence[str], timeout_s: float, drawing: Drawing) -> int:
+    """Send the embeddings that the host asks for, as the feature model or a draw of it is; return how many rows.
 
     Args:
         party: this one, in a session.
         ask: the host's request.
         shared: the shared ids in their order.
         timeout_s: longest wait for the host's word to go on, in seconds; 0: no limit.
+        drawing: makes the draw that the host asks for.
 
     Raises:
         RemoteProtocolError: it asks for rows that are not shared.
-        ConfigError: this party's code chooses its batches.
+        ConfigError: this party's code chooses its batches, or it cannot make that draw.
     """
     if party.own_batches:
         raise ConfigError(
@@ -45,9 +47,10 @@ def answer(party: CollaboratorScheduler, ask: Ask, shared: Sequence[str], timeou
         )
     order = RoundOrder([shared[place] for place in places.tolist()], ask.batch_size, party._session_key, places)
     link, host = party._linked, party._host_key
-    with evaluating([party.feature_model]):
-        for batch, pending in enumerate(batches_of(party, order, party.load_batch, "load_batch").pending()):
-            with torch.no_grad():
+    source = batches_of(party, order, party.load_batch, "load_batch")
+    with evaluating([party.feature_model]), drawing.drawn(ask.draw):
+        for batch, (ids, pending) in enumerate(zip(order, source.pending(), strict=True)):
+            with torch.no_grad(), drawing.units(ask.draw, "feature", ids):
                 local = pending()
             if batch > TEST_AHEAD:
                 link.expect(Proceed, from_=[host], waiting_for="word to go on with a prediction", timeout_s=timeout_s)

@@ -14,7 +14,7 @@ from heterofed.errors import AlignmentError, EmbeddingError, HeterofedError
 from heterofed.features.alignment import digest_of_places, same
 from heterofed.features.embedder import EmbeddingForm
 from heterofed.frames.forms import Blob
-from heterofed.frames.messages import MOST_ASKED, Ask, BatchesEnd, Embedding, Proceed
+from heterofed.frames.messages import MOST_ASKED, Ask, BatchesEnd, Draw, Embedding, Proceed
 from heterofed.frames.precision import unpack_as
 from heterofed.protocol.session import TEST_AHEAD
 from heterofed.scheduler.link import Link
@@ -66,18 +66,26 @@ class Asker:
         """Feature keys of those that are asked."""
         return self._link.peers
 
-    def stream(self, places: Places, batch_size: int) -> Stream:
-        """Ask for the embeddings of these rows, one at least; they can be taken as many at a time as are wanted."""
+    def stream(self, places: Places, batch_size: int, draw: Draw | None = None) -> Stream:
+        """Ask for the embeddings of these rows, one at least; they can be taken as many at a time as are wanted.
+
+        Args:
+            places: of the rows.
+            batch_size: rows of every batch but the last.
+            draw: of every party's model; None: as they are.
+        """
         size = min(batch_size, MOST_ASKED)
         rows = MOST_ASKED // size * size
         requests = [places[start : start + rows] for start in range(0, len(places), rows)]
-        self._ask(requests[0], size)
-        return Stream(self._read(requests, size), self.peers)
+        self._ask(requests[0], size, draw)
+        return Stream(self._read(requests, size, draw), self.peers)
 
-    def _ask(self, places: Places, size: int) -> None:
-        self._link.broadcast(Ask(self._round, size, Blob(places.astype("<u4").tobytes())), self._room_s)
+    def _ask(self, places: Places, size: int, draw: Draw | None) -> None:
+        self._link.broadcast(Ask(self._round, size, Blob(places.astype("<u4").tobytes()), draw), self._room_s)
 
-    def _read(self, requests: Sequence[Places], size: int) -> Generator[dict[str, Tensor], None, None]:
+    def _read(
+        self, requests: Sequence[Places], size: int, draw: Draw | None
+    ) -> Generator[dict[str, Tensor], None, None]:
         """Yield the batches of all requests, of which the first is made already; who stops leaves the session READY."""
         for number, places in enumerate(requests):
             batches = -(-len(places) // size)
@@ -85,7 +93,7 @@ class Asker:
                 found = self._next(places, size, batch)
                 more = batch + 1 == batches and number + 1 < len(requests)
                 if more:  # before the host makes use of this batch
-                    self._ask(requests[number + 1], size)
+                    self._ask(requests[number + 1], size, draw)
                 try:
                     yield found
                 except GeneratorExit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from heterofed.errors import ConfigError, PeerGone, PeerRestarted, TaskAborted, WireError
@@ -18,9 +19,11 @@ from heterofed.scheduler.link import Link
 from heterofed.scheduler.manifest import RunManifest
 from heterofed.scheduler.matching import job_of, match_as_host
 from heterofed.scheduler.predicting.asking import Asker
+from heterofed.scheduler.predicting.drawing import Drawing
 from heterofed.scheduler.predicting.evaluating import evaluating
 from heterofed.scheduler.predicting.loading import load_weights
 from heterofed.scheduler.predicting.means import read_means, stand_ins
+from heterofed.scheduler.predicting.moments import read_moments
 from heterofed.scheduler.predicting.predictions import Predictions
 from heterofed.scheduler.seat import Seat, as_failure
 from heterofed.scheduler.splitting import compare_splits, describe_split
@@ -92,6 +95,7 @@ def predicting(
                 absent=[each for each in manifest.parties[1:] if each not in session.link.peers],
                 stand_ins=instead,
                 means=means,
+                drawing=Drawing(party, partial(read_moments, folder, manifest)),
             )
             try:
                 yield predictions

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -14,14 +12,27 @@ from torch import Tensor
 
 from heterofed.errors import ConfigError, HeterofedError
 from heterofed.features.batches import RoundOrder
+from heterofed.frames.messages import Draw, DrawMethod
 from heterofed.grads.cut_layer import device_of
 from heterofed.scheduler.checks import check_count
 from heterofed.scheduler.predicting.asking import Asker, Stream
+from heterofed.scheduler.predicting.drawing import Drawing
 from heterofed.scheduler.predicting.evaluating import batches_of
+from heterofed.scheduler.predicting.predicted import PredictedBatch, RowStatus, SpreadBatch
+from heterofed.scheduler.predicting.several import (
+    ROWS_OF_A_DRAW,
+    Several,
+    checked_output,
+    choose_draws,
+    say_together,
+    warn_if_equal,
+)
 from heterofed.training.devices import moved
 
 if TYPE_CHECKING:
     from heterofed.scheduler.host_course import HostCourse
+
+__all__ = ["PredictedBatch", "Predictions", "RowStatus", "SpreadBatch"]
 
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -29,28 +40,8 @@ MOST_ROWS = 65_536
 """Rows of one batch at most."""
 
 
-class RowStatus(Enum):
-    """Whether there is a prediction of an id, and of what it is made; the values are what people see."""
-
-    PREDICTED = "predicted"
-    """Every party's embedding is that of this id."""
-    PARTIAL = "partial"
-    """Some parties' embeddings are stand-ins, because these parties are absent or do not have this id."""
-    UNKNOWN = "unknown"
-    """There is none: the host does not have this id, or other parties do not and stand-ins are not wanted."""
-
-
-@dataclass(frozen=True)
-class PredictedBatch:
-    """A few of the ids that were asked for, in the order in which they were."""
-
-    ids: list[str]
-    status: list[RowStatus]
-    """One for each id."""
-    stand_ins: list[tuple[str, ...]]
-    """For each id the parties whose embedding was a stand-in; () where it was PREDICTED or is UNKNOWN."""
-    values: Any
-    """What `predict_a_batch` gave for the ids that are not UNKNOWN, in their order; None where all are."""
+V = TypeVar("V")
+B = TypeVar("B", bound=PredictedBatch)
 
 
 class Predictions:
@@ -70,6 +61,7 @@ class Predictions:
         absent: those of them that are not here.
         stand_ins: feature key -> (1, width, …), in the place of what is not known; None: there is to be no such thing.
         means: feature key -> (1, width, …), the mean embedding of each party in training, where it was kept.
+        drawing: makes the host's part of a draw.
     """
 
     def __init__(
@@ -80,6 +72,7 @@ class Predictions:
         known: Collection[str],
         shared: Sequence[str],
         asker: Asker | None,
+        drawing: Drawing,
         parties: Sequence[str],
         absent: Sequence[str] = (),
         stand_ins: Mapping[str, Tensor] | None = None,
@@ -95,6 +88,7 @@ class Predictions:
         self._known = frozenset(known)
         self._places = {each: place for place, each in enumerate(shared)}
         self._asker = asker
+        self._drawing = drawing
         self._stand_ins = stand_ins
         self._means = dict(means or {})
         self._busy = False
@@ -149,7 +143,40 @@ class Predictions:
         Raises:
             TemplateError: `predict_a_batch` raised.
         """
-        return self._predicted(*self._request(ids, batch_size))
+        ids, size = self._request(ids, batch_size)
+        return self._in_pieces(ids, size, self._valued(ids, size), PredictedBatch)
+
+    def spread(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        method: DrawMethod,
+        draws: int = 30,
+        seed: int | None = None,
+        batch_size: int | None = None,
+    ) -> Generator[SpreadBatch, None, None]:
+        """Yield the mean of several predictions of each id, and how far they are apart, in the order of the ids.
+
+        For each prediction every party draws for itself: with "swag" its weights, around where training went; with
+        "mc_dropout" the units that its layers of dropout drop. All draws of some batches are made before the next ones
+        are asked for; a collaborator's limits count the rows of every draw.
+
+        Args:
+            ids: which; None: all that it was opened for.
+            method: "mc_dropout", or "swag" where all parties' runs have collected moments.
+            draws: how many predictions, 2 or more.
+            seed: 0 to 2^63 - 1; the same one gives the same bits. None: another one every time.
+            batch_size: rows of every batch but the last; the host's own by default.
+
+        Raises:
+            ConfigError: an argument cannot work, a party's run has no moments, or `predict_a_batch` gives something
+                else than numbers of shape (rows,) or (rows, classes); and as `projections`.
+            TemplateError: `predict_a_batch` raised.
+        """
+        ids, size = self._request(ids, batch_size)
+        chosen = choose_draws(method, draws, seed)
+        self._drawing.check(chosen[0])
+        return self._in_pieces(ids, size, self._of_all_draws(ids, size, chosen), SpreadBatch.of)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -189,21 +216,27 @@ class Predictions:
                 advice="Read the iterator of the other one to its end, or close() it.",
             )
 
-    def _predicted(self, ids: Sequence[str], size: int) -> Generator[PredictedBatch, None, None]:
+    def _in_pieces(
+        self,
+        ids: Sequence[str],
+        size: int,
+        made: Generator[tuple[int, V], None, None],
+        make: Callable[[list[str], list[RowStatus], list[tuple[str, ...]], V | None], B],
+    ) -> Generator[B, None, None]:
+        """Yield all ids with what was made of those that are known: of how many at a time, and what."""
         done = 0
-        with closing(self._batches(ids, size)) as batches:
-            for made, projection in batches:
-                values = self._values(projection)
+        with closing(made):
+            for rows, values in made:
                 piece, found = done, 0
-                while found < len(made):
+                while found < rows:
                     found += self._status(ids[piece]) is not RowStatus.UNKNOWN
                     piece += 1
                 if not self._more(ids, piece):
                     piece = len(ids)
-                yield self._piece(ids[done:piece], values)
+                yield make(*self._piece(ids[done:piece]), values)
                 done = piece
         for start in range(done, len(ids), size):  # none of them is known
-            yield self._piece(ids[start : start + size], None)
+            yield make(*self._piece(ids[start : start + size]), None)
 
     def _more(self, ids: Sequence[str], start: int) -> bool:
         """Whether there is something to predict from here on, or so many rows that they are better told apart."""
@@ -211,11 +244,34 @@ class Predictions:
             self._status(ids[place]) is not RowStatus.UNKNOWN for place in range(start, len(ids))
         )
 
-    def _piece(self, ids: Sequence[str], values: Any) -> PredictedBatch:
+    def _piece(self, ids: Sequence[str]) -> tuple[list[str], list[RowStatus], list[tuple[str, ...]]]:
         status = self.status_of(ids)
-        return PredictedBatch(
-            list(ids), status, [self._stood_in(each, is_) for each, is_ in zip(ids, status, strict=True)], values
-        )
+        return list(ids), status, [self._stood_in(each, is_) for each, is_ in zip(ids, status, strict=True)]
+
+    def _valued(self, ids: Sequence[str], size: int) -> Generator[tuple[int, Any], None, None]:
+        with closing(self._batches(ids, size)) as batches:
+            for made, projection in batches:
+                yield len(made), self._values(projection)
+
+    def _of_all_draws(
+        self, ids: Sequence[str], size: int, draws: Sequence[Draw]
+    ) -> Generator[tuple[int, Several], None, None]:
+        """Yield what all draws say together of each batch; some batches at a time, since each draw is a trip."""
+        wanted = self._wanted(ids)
+        rows = max(size, ROWS_OF_A_DRAW // size * size)
+        for start in range(0, len(wanted), rows):
+            block = list(RoundOrder(wanted[start : start + rows], size, b"-"))
+            outputs: list[list[Tensor]] = [[] for _ in block]
+            for draw in draws:
+                with closing(self._batches(wanted[start : start + rows], size, draw)) as batches:
+                    for batch, (made, projection) in enumerate(batches):
+                        with self._drawing.units(draw, "infer", made):
+                            values = self._values(projection)
+                        outputs[batch].append(checked_output(values, len(made)))
+            if not start:
+                warn_if_equal(outputs)
+            for made, each in zip(block, outputs, strict=True):
+                yield len(made), say_together(each)
 
     def _values(self, projection: dict[str, Tensor]) -> Any:
         party = self._party
@@ -223,32 +279,42 @@ class Predictions:
         with party._calling("predict_a_batch"), torch.no_grad(), party._computing.autocast(device):
             return party.predict_a_batch(projection)
 
-    def _batches(self, ids: Sequence[str], size: int) -> Generator[tuple[list[str], dict[str, Tensor]], None, None]:
-        """Yield what is to be predicted, with every party's embeddings of it."""
+    def _wanted(self, ids: Sequence[str]) -> list[str]:
+        return [each for each in ids if self._status(each) is not RowStatus.UNKNOWN]
+
+    def _batches(
+        self, ids: Sequence[str], size: int, draw: Draw | None = None
+    ) -> Generator[tuple[list[str], dict[str, Tensor]], None, None]:
+        """Yield what is to be predicted, with every party's embeddings of it; meanwhile the host's models are drawn."""
         self._check_free()
-        wanted = [each for each in ids if self._status(each) is not RowStatus.UNKNOWN]
+        wanted = self._wanted(ids)
         if not wanted:
             return
         self._busy = True
         try:
-            yield from self._made(wanted, size)
+            with self._drawing.drawn(draw):
+                yield from self._made(wanted, size, draw)
         except HeterofedError as error:
             self.close(f"it ended with {type(error).__name__}")
             raise
         finally:
             self._busy = False
 
-    def _made(self, wanted: Sequence[str], size: int) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
+    def _made(
+        self, wanted: Sequence[str], size: int, draw: Draw | None
+    ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
         places = np.fromiter((self._places.get(each, -1) for each in wanted), np.int64, len(wanted))
         there = places >= 0
         # The others begin with their part of it before the host does with its own.
-        stream = self._asker.stream(places[there], size) if self._asker is not None and there.any() else None
+        stream = self._asker.stream(places[there], size, draw) if self._asker is not None and there.any() else None
         party = self._party
         order = RoundOrder(wanted, size, b"-")
         own = batches_of(party, order, party.load_inputs, "load_inputs", may_be_hollow=True).pending()
         for batch, ids in enumerate(order):
+            pending = next(own)
             with torch.no_grad():
-                embedding = next(own)().embedding
+                with self._drawing.units(draw, "feature", ids):
+                    embedding = pending().embedding
                 projection = self._fused(embedding, stream, there[batch * size : (batch + 1) * size])
             try:
                 yield ids, projection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ from heterofed.scheduler.manifest import RunManifest
 from heterofed.scheduler.matching import job_of, match_as_collaborator
 from heterofed.scheduler.predicting.answering import answer
 from heterofed.scheduler.predicting.audit_log import AuditLog, fingerprint
+from heterofed.scheduler.predicting.drawing import Drawing
 from heterofed.scheduler.predicting.evaluating import evaluating
 from heterofed.scheduler.predicting.loading import load_weights
+from heterofed.scheduler.predicting.moments import read_moments
 from heterofed.scheduler.predicting.opening import BACK_WITHIN_S, FAREWELL_S, standing_of_run
 from heterofed.scheduler.predicting.seat import prediction_seat
 from heterofed.scheduler.predicting.serve_limits import Allowance, ServeLimits
@@ -85,6 +88,7 @@ class Server:
         self._refused = ""
         party._seat = seat
         load_weights(party)
+        self._drawing = Drawing(party, partial(read_moments, party._results_folder, manifest))
         with party._calling("load_local_ids"):
             party._local_ids = checked_ids(party.load_local_ids(), "load_local_ids")
 
@@ -163,8 +167,11 @@ class Server:
                 break
             rows = word.rows.nbytes // 4
             self._allowance.ask(rows)
-            self._note("asked", ids=self._ids, rows=rows)
-            answer(party, word, shared, self._patience_s(welcome))
+            draw: dict[str, str | int] = {}
+            if word.draw is not None:
+                draw = {"method": word.draw.method, "draw": word.draw.number}
+            self._note("asked", ids=self._ids, rows=rows, **draw)
+            answer(party, word, shared, self._patience_s(welcome), self._drawing)
             self._requests += 1
             self._rows += rows
         link.send(host, Completed(self._manifest.rounds), FAREWELL_S)
