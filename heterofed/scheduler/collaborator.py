@@ -192,7 +192,7 @@ class CollaboratorScheduler(Scheduler):
     def _complete(self, seat: Seat) -> TaskResult:
         seat.progress.phase("completing the task")
         result = self._write_outputs()
-        seat.record.outputs(result.files, host=False)
+        seat.record.outputs(self._for_the_record, host=False)
         self._linked.send(self._host_key, Completed(self.trainer.round), self._room_s)
         await_dismissal(self._linked, seat, self._patience_s)
         return result

@@ -50,6 +50,7 @@ class HostCourse(Scheduler, HostTemplates):
     checkpoint_every_s: float | None
     _batch_exchange: HostExchange
     _on_one_machine = False
+    _seen_at_the_end: Mapping[str, tuple[str, tuple[int, ...]]] = {}
     mean_rows: int
     _means: Mapping[str, Tensor] | None = None
 
@@ -91,7 +92,7 @@ class HostCourse(Scheduler, HostTemplates):
         return (self.feature_key, *self._at_seat.others)
 
     def _embeddings_seen(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        return self._batch_exchange.seen
+        return {**self._batch_exchange.seen, **self._seen_at_the_end}
 
     def _obey(self, seat: Seat) -> None:
         super()._obey(seat)
@@ -264,7 +265,8 @@ class HostCourse(Scheduler, HostTemplates):
             predictions = Predictions(self, **arguments, means=self._means)
             with self._calling("conclude"):
                 self.conclude(predictions)
-            predictions.close("training is over")
+            predictions.finish("training is over")
+        self._seen_at_the_end = asker.seen
 
     def _own_artifacts(self, folder: Path) -> tuple[Path, ...]:
         kept = super()._own_artifacts(folder)
@@ -276,7 +278,7 @@ class HostCourse(Scheduler, HostTemplates):
         self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
         result = self._write_outputs()
         self._batch_exchange.collect(Completed, "word that its model is written", self._step_and_answer_s)
-        seat.record.outputs(result.files, host=True)
+        seat.record.outputs(self._for_the_record, host=True)
         seat.record.task_is(TaskStatus.COMPLETED)
         dismiss(self._linked)
         return result

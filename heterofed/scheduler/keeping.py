@@ -23,6 +23,9 @@ MODEL_FILES = {"feature": "feature_model_{key}", "infer": "infer_model"}
 class Keeping(Learner):
     """What of a scheduler concerns the end of a run; see `Scheduler`."""
 
+    _for_the_record: tuple[Path, ...] = ()
+    """Outputs that the task's record may be given, as far as the settings let them out; artifacts stay here."""
+
     def _obey_completed(self, task: Task) -> None:
         """Be as the task said: the checkpoint that is read was written so."""
         self._collect(task.uncertainty)
@@ -50,7 +53,7 @@ class Keeping(Learner):
     def _write_outputs(self) -> TaskResult:
         models = {MODEL_FILES[name].format(key=self.feature_key): each for name, each in self._kept_models().items()}
         folder = self._results_folder
-        files = write_outputs(folder, models, self._metric_sets)
+        files = self._for_the_record = write_outputs(folder, models, self._metric_sets)
         with self._calling("write_artifacts"):
             artifacts = (*self._own_artifacts(folder), *(Path(each) for each in self.write_artifacts(folder)))
         with self._calling("describe_run"):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import msgspec
 
 from heterofed.errors import ConfigError, DataError
 from heterofed.sealed import load, save, sealed, unsealed
+from heterofed.tasks.model import check_feature_key
 
 NAME = "run.json"
 CHUNK = 1 << 20
@@ -58,6 +59,8 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
             if name not in self.files:
                 raise DataError(f"{folder / NAME} names no {name}", expected="it among the files of the run")
             try:
+                if path.exists() and not path.is_file():
+                    raise DataError(f"{path} is no file", expected="the file as the run wrote it")
                 found = digest_of_file(path)
             except OSError as error:
                 raise DataError(
@@ -111,6 +114,7 @@ def read_manifest(folder: Path, *, role: RoleName | None = None, feature_key: st
             advice="Name that folder; one that was written before there was a run.json has to be trained again.",
         )
     manifest = unsealed(load(path), RunManifest, str(path))
+    _check_names(manifest, path)
     if role is not None and manifest.role != role:
         raise ConfigError(
             f"{folder} is the run of a {manifest.role}, {manifest.feature_key}",
@@ -125,6 +129,22 @@ def read_manifest(folder: Path, *, role: RoleName | None = None, feature_key: st
             advice="Name this party's own folder.",
         )
     return manifest
+
+
+def _check_names(manifest: RunManifest, path: Path) -> None:
+    """Refuse names that lead out of the folder.
+
+    Raises:
+        DataError: there is one.
+    """
+    names = [PurePosixPath(each) for each in manifest.files]
+    if any(each.is_absolute() or ".." in each.parts or not each.parts for each in names):
+        raise DataError(
+            f"{path} names files outside its folder",
+            expected="files of the run",
+            advice="Somebody has changed it: take the folder from a backup, or train again.",
+        )
+    check_feature_key(manifest.feature_key)
 
 
 def digests(folder: Path, files: Iterable[Path]) -> Mapping[str, str]:

@@ -108,7 +108,7 @@ class EncodedTable:
             ).privately("its table is too large for the memory that it may take")
         path = make_folder(folder) / f"encoded-{self._name()}.npy"
         if not path.exists():
-            write_whole(path, self._write)
+            write_whole(path, self._write, private=True)
         self.table.source.refuse_change()
         try:
             found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -38,6 +38,12 @@ class _Scored:
     without: Mapping[str, npt.NDArray[np.float64]]
     """Party -> predictions with the mean embedding in the place of its own."""
 
+    def only(self, ids: Sequence[str], wanted: Sequence[str]) -> _Scored:
+        """Return what there is of some of the ids, in their order."""
+        chosen = set(wanted)
+        kept = np.fromiter((each in chosen for each in ids), bool, len(ids))
+        return _Scored(self.truth[kept], self.scores[kept], {party: each[kept] for party, each in self.without.items()})
+
 
 def evaluate_run(host: TableHost, predictions: Predictions) -> Evaluation:
     """Return what the report of a training tells; asks for the embeddings of the train, valid and test rows once more.
@@ -51,9 +57,14 @@ def evaluate_run(host: TableHost, predictions: Predictions) -> Evaluation:
         "valid": host.held_out.valid,
         "test": host.held_out.test,
     }
-    ids = {name: each for name, each in ids.items() if each}
+    ids = {name: sorted(each) for name, each in ids.items() if each}
     main = "test" if "test" in ids else list(ids)[-1]
-    scored = {name: _scored(host, predictions, each, ablate=name == main) for name, each in ids.items()}
+    # Valid and test rows are asked for together and in an order that tells nothing: only the host knows which is which.
+    held_out = sorted(each for name, some in ids.items() if name != "train" for each in some)
+    scored = {"train": _scored(host, predictions, ids["train"], ablate=main == "train")} if "train" in ids else {}
+    if held_out:
+        together = _scored(host, predictions, held_out, ablate=True)
+        scored |= {name: together.only(held_out, some) for name, some in ids.items() if name != "train"}
     history = _history(host)
     facts = {
         "rounds": str(host.trainer.round),
@@ -81,7 +92,7 @@ def evaluate_new_rows(host: TableHost, predictions: Predictions) -> Evaluation:
     Raises:
         ConfigError: no row can be predicted, or their labels are not known.
     """
-    asked = list(predictions.asked)
+    asked = sorted(predictions.asked)  # the order of a table may tell the others something of its labels
     known = [
         each
         for each, status in zip(asked, predictions.status_of(asked), strict=True)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 from heterofed import ConfigError, DataError, run_locally
-from heterofed.scheduler.manifest import NAME, digest_of_file, read_manifest
+from heterofed.scheduler.manifest import NAME, digest_of_file, read_manifest, write_manifest
 from tests.tiny import Collaborator, Host
 
 
@@ -125,3 +126,12 @@ def test_a_manifest_holds_no_sample_id(completed: Path) -> None:
         text = (completed / party / NAME).read_text()
         assert "person-" not in text
         assert json.loads(text)["content"]["type"] == "run"
+
+
+@pytest.mark.parametrize("name", ["../other/model.pt", "/dev/zero", "."])
+def test_a_manifest_that_names_files_outside_its_folder_is_refused(completed: Path, tmp_path: Path, name: str) -> None:
+    found = read_manifest(completed / "h")
+    write_manifest(tmp_path, msgspec.structs.replace(found, files={name: "00"}))
+
+    with pytest.raises(DataError, match="names files outside its folder"):
+        read_manifest(tmp_path)

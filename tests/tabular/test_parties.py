@@ -338,3 +338,24 @@ def test_a_run_that_is_over_is_what_it_was_when_it_is_recovered(finished: Path, 
     assert all(model is not None for model in loaded)
     assert same_bits(host.feature_model, loaded[0] or host.infer_model)
     assert same_bits(other.feature_model, loaded[1] or host.infer_model)
+
+
+def test_what_is_asked_for_at_the_end_does_not_tell_which_rows_are_for_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    class Listening(TableCollaborator):
+        def load_batch(self, ids: list[str]) -> Any:
+            if not self.feature_model.training:
+                asked.append(list(ids))
+            return super().load_batch(ids)
+
+    frames = people()
+    host = TableHost("host", frames[0], "id", label="ill", rounds=1, seed=1, out_dir=tmp_path / "h")
+    run_locally(host, Listening("c1", frames[1], "id", seed=1, out_dir=tmp_path / "c1"), seed=1)
+
+    held_out = sorted([*host.held_out.valid, *host.held_out.test])
+    assert host.held_out.valid and host.held_out.test
+    assert all(set(ids) <= set(host.train_ids) or ids == held_out for ids in asked)
+    assert held_out in asked

@@ -66,6 +66,11 @@ class Asker:
         """Feature keys of those that are asked."""
         return self._link.peers
 
+    @property
+    def seen(self) -> dict[str, Form]:
+        """Dtype and shape of one row of each party's embeddings, where there was one."""
+        return {peer: form.seen for peer, form in self._forms.items() if form.seen is not None}
+
     def stream(self, places: Places, batch_size: int, draw: Draw | None = None) -> Stream:
         """Ask for the embeddings of these rows, one at least; they can be taken as many at a time as are wanted.
 
@@ -78,7 +83,7 @@ class Asker:
         rows = MOST_ASKED // size * size
         requests = [places[start : start + rows] for start in range(0, len(places), rows)]
         self._ask(requests[0], size, draw)
-        return Stream(self._read(requests, size, draw), self.peers)
+        return Stream(self._read(requests, size, draw), self)
 
     def _ask(self, places: Places, size: int, draw: Draw | None) -> None:
         self._link.broadcast(Ask(self._round, size, Blob(places.astype("<u4").tobytes()), draw), self._room_s)
@@ -173,17 +178,20 @@ class Stream:
 
     Args:
         batches: gives them as they come.
-        peers: whose they are.
+        asker: has asked for them.
     """
 
-    def __init__(self, batches: Generator[dict[str, Tensor], None, None], peers: Sequence[str]) -> None:
+    def __init__(self, batches: Generator[dict[str, Tensor], None, None], asker: Asker) -> None:
         self._batches = batches
-        self._first = peers[0]
+        self._asker = asker
+        self._begun = False
+        self._first = asker.peers[0]
         self._waiting: deque[dict[str, Tensor]] = deque()
         self._rows = 0
 
     def take(self, rows: int) -> dict[str, Tensor]:
         """Return the next rows, one at least, of every party: {feature key: (rows, width, …)}."""
+        self._begun = True
         while self._rows < rows:
             batch = next(self._batches)
             self._waiting.append(batch)
@@ -202,5 +210,8 @@ class Stream:
         return {peer: torch.cat([each[peer] for each in pieces]) for peer in pieces[0]}
 
     def close(self) -> None:
-        """Let the rest of a request come, so that another one can be made."""
+        """Let the rest of a request come, so that another one can be made; not where the session is over."""
+        if not self._begun and not self._asker.over:
+            self._begun = True
+            next(self._batches)  # a generator that was not begun would be closed without a word
         self._batches.close()

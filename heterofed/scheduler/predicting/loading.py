@@ -48,7 +48,9 @@ def find_run(party: Scheduler, role: RoleName, task_id: str | None) -> RunManife
             party=party.feature_key,
             expected="load_batch in the place of iterate_*: it says which rows belong to which ids",
         )
-    manifest.verify(party.out_dir)
+    weights = [name for name in MODEL_FILES if name == "feature" or role == "host"]
+    needed = [f"{MODEL_FILES[name].format(key=party.feature_key)}.pt" for name in weights]
+    manifest.verify(party.out_dir, {*manifest.files, *needed})
     return manifest
 
 

@@ -99,13 +99,14 @@ def predicting(
             )
             try:
                 yield predictions
-            finally:
+            except BaseException:
                 predictions.close()
+                raise
+            predictions.finish()
+            session.end()
         except BaseException as error:
             session.give_up(error)
             raise
-        else:
-            session.end()
         finally:
             session.close()
 

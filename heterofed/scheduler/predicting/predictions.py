@@ -92,6 +92,7 @@ class Predictions:
         self._stand_ins = stand_ins
         self._means = dict(means or {})
         self._busy = False
+        self._stream: Stream | None = None
         self._over = ""
 
     @property
@@ -180,8 +181,14 @@ class Predictions:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def finish(self, why: str = "the session is closed") -> None:
+        """Let no more requests be made, and let the rest of one come that was not read to its end."""
+        if self._stream is not None:
+            self._stream.close()
+        self.close(why)
+
     def close(self, why: str = "the session is closed") -> None:
-        """Let no more requests be made."""
+        """Let no more requests be made; the others are not listened to any more."""
         self._over = self._over or why
         if self._asker is not None:
             self._asker.over = True
@@ -299,6 +306,7 @@ class Predictions:
             raise
         finally:
             self._busy = False
+            self._stream = None
 
     def _made(
         self, wanted: Sequence[str], size: int, draw: Draw | None
@@ -307,6 +315,7 @@ class Predictions:
         there = places >= 0
         # The others begin with their part of it before the host does with its own.
         stream = self._asker.stream(places[there], size, draw) if self._asker is not None and there.any() else None
+        self._stream = stream
         party = self._party
         order = RoundOrder(wanted, size, b"-")
         own = batches_of(party, order, party.load_inputs, "load_inputs", may_be_hollow=True).pending()

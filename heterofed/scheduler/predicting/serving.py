@@ -204,7 +204,8 @@ class Server:
         return shared
 
     def _patience_s(self, welcome: Welcome) -> float:
-        return self._party._patience(welcome)
+        limits = [each for each in (self._party._patience(welcome), self._allowance.limits.idle_s) if each]
+        return min(limits, default=0.0)  # the host may say that it takes its time, but not for ever
 
     def _opened(self, link: Link) -> None:
         self._link = self._party._party_link = link

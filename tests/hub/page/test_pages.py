@@ -587,6 +587,7 @@ def test_light_and_dark_are_the_system_s_until_somebody_chooses(browser: Browser
         expect(body).to_have_class(re.compile("body--dark"))
         who.page.get_by_role("button", name="Theme: system").click()
         expect(body).to_have_class(re.compile("body--light"))
+        who.page.wait_for_function("() => document.cookie.includes('light')")
         who.page.reload()
         expect(body).to_have_class(re.compile("body--light"))
         expect(who.page.get_by_role("button", name="Theme: light")).to_be_visible()

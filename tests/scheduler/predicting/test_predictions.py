@@ -75,6 +75,33 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[each], right[each]) for each in left)
 
 
+# --- requests that are not read to their end --------------------------------------------------------------------------
+
+
+def test_a_session_ends_well_though_a_request_was_not_read_to_its_end(runs: Runs) -> None:
+    folder, trained = runs(2)
+
+    with predict_locally(host_of(folder), *collaborators(folder)) as predictions:
+        left = predictions.predict(batch_size=8)
+        first = next(left)
+
+    assert torch.allclose(first.values[0], trained.concluded[first.ids[0]], atol=1e-6)
+
+
+def test_a_request_that_is_closed_before_a_shared_row_came_lets_the_next_one_be_made(runs: Runs) -> None:
+    folder, _ = runs(2)
+    theirs = [person(row) for row in range(30, 60)]
+    others = Knowing("c1", ids=theirs, out_dir=folder / "c1", settings=quick())
+
+    with predict_locally(host_of(folder), others, absent="zeros") as predictions:
+        left = predictions.predict([person(row) for row in range(60)], batch_size=8)
+        assert next(left).status == [RowStatus.PARTIAL] * 8
+        left.close()
+        (batch,) = predictions.predict([person(40)])
+
+    assert batch.status == [PREDICTED]
+
+
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 
