@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs chaos bench check format clean
+.PHONY: demo test coverage docs chaos bench check format clean
 
 demo: $(VENV)/.demos
 	$(BIN)/heterofed demo mnist --rounds 5 --out runs/demo

@@ -17,7 +17,8 @@ from psi.bench_processes import hear, say
 HEADER_BYTES = 16
 """Of a message of the bare loop: enough for a round, a batch and a number of rows."""
 
-_STUCK_MS = 60_000
+STUCK_MS = 60_000
+"""Longest wait for a message."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def host_barely(pipe: Connection, shape: Shape, count: int, public: str, secret:
     optimizers = [sgd(infer), sgd(feature)]
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         router.linger = 0
-        router.rcvtimeo = _STUCK_MS
+        router.rcvtimeo = STUCK_MS
         router.curve_server = True
         router.curve_publickey, router.curve_secretkey = public.encode(), secret.encode()
         port = router.bind_to_random_port("tcp://127.0.0.1")
@@ -81,7 +82,7 @@ def host_barely(pipe: Connection, shape: Shape, count: int, public: str, secret:
                 while len(leaves) < count:
                     sender, _, data = router.recv_multipart(copy=False)
                     leaf = torch.frombuffer(data.buffer, dtype=torch.float32).view(shape.rows, shape.width)
-                    leaf.requires_grad_().register_post_accumulate_grad_hook(_sender(router, sender.bytes))
+                    leaf.requires_grad_().register_post_accumulate_grad_hook(gradient_sender(router, sender.bytes))
                     leaves[sender.bytes] = leaf
                 for each in optimizers:
                     each.zero_grad()
@@ -91,7 +92,9 @@ def host_barely(pipe: Connection, shape: Shape, count: int, public: str, secret:
             say(pipe, **{name: now - before[name] for name, now in _now().items()})
 
 
-def _sender(router: zmq.Socket[bytes], to: bytes) -> Callable[[Tensor], None]:
+def gradient_sender(router: zmq.Socket[bytes], to: bytes) -> Callable[[Tensor], None]:
+    """Return what sends a leaf's gradient to a peer."""
+
     def send(leaf: Tensor) -> None:
         gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
         router.send_multipart([to, bytes(HEADER_BYTES), gradient.numpy().data])
@@ -106,7 +109,7 @@ def collaborate_barely(pipe: Connection, shape: Shape, endpoint: str, public: st
     optimizer = sgd(feature)
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 0
-        dealer.rcvtimeo = _STUCK_MS
+        dealer.rcvtimeo = STUCK_MS
         dealer.routing_id = bytes([number])
         dealer.curve_serverkey = public.encode()
         dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()

@@ -33,9 +33,9 @@ from heterofed import Settings
 from heterofed.frames.messages import BatchesEnd, Embedding, Gradient, Proceed
 from heterofed.frames.tensors import pack
 from heterofed.grads.cut_layer import device_of
-from heterofed.scheduler.collaborator_trainer import CollaboratorTrainer
-from heterofed.scheduler.gradient import gradient_of
-from heterofed.scheduler.host_trainer import HostTrainer
+from heterofed.scheduler.batches.collaborator_trainer import CollaboratorTrainer
+from heterofed.scheduler.batches.gradient import gradient_of
+from heterofed.scheduler.batches.host_trainer import HostTrainer
 from heterofed.tasks.directory import open_directory
 
 KEYS = ("host", "collaborator")
@@ -80,7 +80,7 @@ class TimedHostTrainer(HostTrainer):
             cut.close()
             self.round_loss.add(loss, local.embedding.shape[0])
             exchange.begin_batch(exchange.batch + 1)
-        exchange.receive_ends("training")
+        exchange.receive_ends("training", exchange.batch)
 
 
 class TimedCollaboratorTrainer(CollaboratorTrainer):
@@ -95,7 +95,7 @@ class TimedCollaboratorTrainer(CollaboratorTrainer):
 
     def _bare(self) -> None:
         party = self.party
-        link, host, round_ = party._linked, party._host_key, self.current_round
+        link, host, round_ = party._linked, party._host, self.current_round
         party.feature_model.train()
         source = party._pass_over(self.train_order, train=True, with_labels=False)
         batch = 0

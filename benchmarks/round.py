@@ -6,6 +6,8 @@
 - floor: two processes at once, each only its own model forward and backward and its step, with gradients that are
   ready; the host's infer model too. Nothing is exchanged. The slower of the two counts.
 - unsplit: the whole network in one process, with one thread and with as many as there are cores.
+- bare: a throwaway loop of two processes: the same models, a message each way for a batch on encrypted sockets, and
+  nothing else. What it takes more than the floor is what messages cost on this machine.
 - federated: two parties, each a process, over encrypted TCP, with every default hook and progress, as
   `heterofed demo mnist` starts them. What counts is a round's training from the host's plan to the last batch; its test
   and its checkpoint come after that. The first round is a warm-up.
@@ -24,6 +26,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file runs as a script from any folder
 
+import zmq
+
+from benchmarks.bare_round import collaborate_in_a_bare_round, host_a_bare_round
 from benchmarks.common import Json, machine, median, median_ratio, show_json, show_machine, show_table
 from benchmarks.crew import Crew, Failed, crew
 from benchmarks.paced import Federation
@@ -55,6 +60,20 @@ def _floor(staff: Crew, setup: Setup) -> Contender:
             each.tell(go=True)
         times = [each.hear() for each in halves]
         return max(each["ended"] for each in times) - min(each["began"] for each in times), {}
+
+    return run
+
+
+def _bare(staff: Crew, setup: Setup) -> Contender:
+    public, secret = (each.decode() for each in zmq.curve_keypair())
+    host = staff.start("bare-host", host_a_bare_round, setup, public, secret)
+    endpoint = host.hear()["endpoint"]
+    collaborator = staff.start("bare-collaborator", collaborate_in_a_bare_round, setup, endpoint, public)
+    host.hear()
+
+    def run() -> tuple[float, dict[str, Json]]:
+        collaborator.tell(go=True)
+        return host.ask(go=True)["seconds"], {}
 
     return run
 
@@ -101,7 +120,11 @@ def measure(setup: Setup, *, repeats: int, threads: int, encryption: Sequence[st
     seconds: dict[str, list[float]] = {}
     figures: dict[str, list[dict[str, Json]]] = {}
     with crew() as staff:
-        contenders: dict[str, Contender] = {"floor": _floor(staff, setup), **_unsplit(staff, setup)}
+        contenders: dict[str, Contender] = {
+            "floor": _floor(staff, setup),
+            "bare": _bare(staff, setup),
+            **_unsplit(staff, setup),
+        }
         for each in encryption:
             name = "federated" if each == encryption[0] else f"federated_{each}"
             contenders[name] = _federated(staff, setup, repeats + 1, encryption=each, threads=threads)
@@ -126,6 +149,8 @@ def _result(setup: Setup, seconds: Mapping[str, list[float]], figures: Mapping[s
         "seconds": seconds,
         "median_s": {name: median(each) for name, each in seconds.items()},
         "federated_over_floor": median_ratio(federated, seconds["floor"]),
+        "federated_over_bare": median_ratio(federated, seconds["bare"]),
+        "bare_over_floor": median_ratio(seconds["bare"], seconds["floor"]),
         "federated_over_unsplit": median_ratio(federated, seconds[f"unsplit_{cores()}"]),
         "federated_over_unsplit_1": median_ratio(federated, seconds["unsplit_1"]),
         "host_idle": median([each["host"]["waited_s"] / each["host"]["seconds"] for each in rounds[1:]]),
@@ -197,6 +222,8 @@ def show(result: Mapping[str, Any]) -> None:
         ],
     )
     print(f"federated / floor                {result['federated_over_floor']:.3f}")
+    print(f"bare loop / floor                {result['bare_over_floor']:.3f}")
+    print(f"federated / bare loop            {result['federated_over_bare']:.3f}")
     print(f"federated / unsplit, all cores   {result['federated_over_unsplit']:.3f}")
     print(f"the host waited                  {100 * result['host_idle']:.1f} % of the round")
     print(f"bytes on TCP / of the tensors    {result['bytes']['wire_over_tensors']:.4f}")

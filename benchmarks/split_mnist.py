@@ -104,6 +104,13 @@ class RoundCollaborator(DemoCollaborator):
         return feature_model(self.width, self.seed + self.part)
 
 
+def shuffled_ids(setup: Setup, digits: Digits) -> list[list[str]]:
+    """Return the ids of a round's batches in a random order, the same everywhere."""
+    ids = sample_ids(digits)[: setup.train]
+    ids = [ids[place] for place in torch.randperm(len(ids), generator=torch.Generator().manual_seed(0)).tolist()]
+    return [ids[at : at + setup.batch_size] for at in range(0, len(ids), setup.batch_size)]
+
+
 # --- the floor ------------------------------------------------------------------------------------------------------
 
 
@@ -113,8 +120,7 @@ def work_alone(pipe: Connection, setup: Setup, is_host: bool) -> None:
     torch.manual_seed(0)
     digits = setup.digits()
     images = column_slice(digits.train_images, 0 if is_host else 1, 2).contiguous()
-    ids = sample_ids(digits)[: setup.train]
-    ids = [ids[place] for place in torch.randperm(len(ids), generator=torch.Generator().manual_seed(0)).tolist()]
+    batches = shuffled_ids(setup, digits)
     ready = torch.randn(setup.batch_size, setup.width)
     model = feature_model(setup.width, 0)
     model.train()
@@ -124,7 +130,7 @@ def work_alone(pipe: Connection, setup: Setup, is_host: bool) -> None:
         one_pass = partial(_collaborator_alone, model, 0.01 * ready)
     while hear(pipe):
         began = time.perf_counter()
-        one_pass(images, [ids[at : at + setup.batch_size] for at in range(0, len(ids), setup.batch_size)], digits)
+        one_pass(images, batches, digits)
         say(pipe, began=began, ended=time.perf_counter())
 
 

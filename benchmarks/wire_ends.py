@@ -100,6 +100,7 @@ class Ours(End):
             )
         self.endpoint = transport.endpoint
         self._link = Link(transport, role, [self._peer], Settings(), say=lambda line: None)
+        self._link.expect_soon(True)  # as in a round in lock-step
         self._digest = secrets.token_bytes(_DIGEST_BYTES)
 
     def size(self, rows: int, width: int) -> None:

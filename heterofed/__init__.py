@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from heterofed.scheduler.checker import DataChecker
     from heterofed.scheduler.collaborator import CollaboratorScheduler
     from heterofed.scheduler.host import HostScheduler
-    from heterofed.scheduler.predicting.predictions import PredictedBatch, Predictions, RowStatus, SpreadBatch
+    from heterofed.scheduler.predicting.predicted import PredictedBatch, RowStatus, SpreadBatch
+    from heterofed.scheduler.predicting.predictions import Predictions
     from heterofed.scheduler.seat import TaskResult
     from heterofed.simulate import LocalRun, predict_locally, run_locally
     from heterofed.tabular import TableCollaborator, TableHost
@@ -129,10 +130,10 @@ _ELSEWHERE = {
     "Trainer": "heterofed.training.trainer",
     "get_event_storage": "heterofed.metrics.storage",
     "logger": "heterofed.metrics.progress",
-    "PredictedBatch": "heterofed.scheduler.predicting.predictions",
+    "PredictedBatch": "heterofed.scheduler.predicting.predicted",
     "Predictions": "heterofed.scheduler.predicting.predictions",
-    "RowStatus": "heterofed.scheduler.predicting.predictions",
-    "SpreadBatch": "heterofed.scheduler.predicting.predictions",
+    "RowStatus": "heterofed.scheduler.predicting.predicted",
+    "SpreadBatch": "heterofed.scheduler.predicting.predicted",
     "TableCollaborator": "heterofed.tabular",
     "TableHost": "heterofed.tabular",
     "predict_locally": "heterofed.simulate",

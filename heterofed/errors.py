@@ -113,7 +113,10 @@ class HubUnreachable(HeterofedError):
 
 
 class NotAllowed(HeterofedError):
-    """A hub refuses a call: the token is missing, unknown, revoked or expired, or its owner may not do this."""
+    """A hub refuses a call: the token is missing, unknown, revoked or expired, or its owner may not do this.
+
+    Or a collaborator that answers requests for predictions refuses one that goes beyond its limits.
+    """
 
 
 class TaskFailed(HeterofedError):

@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from heterofed.errors import OutputError
+from filelock import FileLock, Timeout
+
+from heterofed.errors import HeterofedError, OutputError
 
 _GO_ON = "start again: a task goes on where it was if every party is launched with recover=True"
 _FULL = ("room on that disk", f"Free some space there and {_GO_ON}")
@@ -67,6 +69,43 @@ def _os_error_behind(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error
+
+
+@contextmanager
+def held(path: Path, otherwise: HeterofedError) -> Iterator[None]:
+    """Hold a lock for the body, which the system takes back should this process be killed.
+
+    Args:
+        path: a file that stays there, empty.
+        otherwise: what is raised if somebody else holds it, at once.
+
+    Raises:
+        OutputError: the file cannot be made.
+    """
+    lock = FileLock(path)
+    with refused(path):  # outside, because a Timeout is an OSError too
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise otherwise from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock; see `held`.
+
+    Raises:
+        OutputError: the file cannot be made.
+    """
+    with refused(path):
+        try:
+            with FileLock(path).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
 
 
 def make_folder(path: Path) -> Path:

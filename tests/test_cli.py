@@ -16,6 +16,7 @@ from heterofed import Settings
 from heterofed.cli import main
 from heterofed.frames.messages import PROTOCOL_VERSION
 from heterofed.tasks.directory import open_directory
+from heterofed.tasks.joined import Joined, remember
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from heterofed.wire.keys import KeyPair, create, load
 from tests.forked import Forked
@@ -63,6 +64,23 @@ def test_tasks_are_listed_and_shown_with_their_parties_and_log() -> None:
         assert told in listed.stdout
     for told in (task.id, "credit", "CREATED", "bank", "shop", "REJECTED", "no rows", "bank: data looked at"):
         assert told in shown.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_an_id_and_the_names_of_parties_are_listed_whole_in_a_narrow_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parties = ["general_hospital_north", "pharmacy_of_the_station", "insurance_of_the_miners"]
+    store = open_directory(Settings.from_env()).store
+    task = store.create("readmission within a month, second attempt", parties, lives_for=timedelta(days=7))
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    listed, shown = (run(capsys, monkeypatch, "task", *words)[1] for words in (["list"], ["show", task.id]))
+
+    assert task.id in listed
+    assert "…" not in listed and "…" not in shown
+    cells = "".join(line.rpartition("│")[0].rpartition("│")[2].strip() for line in listed.splitlines())
+    assert columns < 80 or all(each in cells for each in parties)
 
 
 def test_a_failed_task_says_why() -> None:
@@ -434,6 +452,19 @@ def test_what_cannot_work_is_refused_before_anybody_is_waited_for(
     said = refused(capsys, monkeypatch, *arguments, "--ids", tmp_path / "ids.txt", task_of(*parties))
 
     assert said.startswith(text)
+
+
+def test_a_party_that_joined_by_an_invitation_need_not_say_which_of_three_it_is(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HETEROFED_GATHER_TIMEOUT_S", "0.3")
+    (tmp_path / "ids.txt").write_text(f"{PATIENT}\n")
+    task_id = task_of("a", "b", "c")
+    remember(home, task_id, Joined("c"))
+
+    said = refused(capsys, monkeypatch, "collaborator", "--ids", tmp_path / "ids.txt", task_id)
+
+    assert said.startswith("PeerTimeout: c, while gathering the parties: no host was started")
 
 
 def test_a_number_alone_is_not_for_three_parties(

@@ -35,6 +35,7 @@ from heterofed.frames.codec import MAX_PLAIN_BYTES, Codec
 from heterofed.frames.messages import AnyMessage, BatchesEnd, CloseRound
 from heterofed.protocol.phases import Role, diagram
 from heterofed.protocol.session import Session
+from heterofed.scheduler.predicting.serve_limits import Allowance, ServeLimits
 from heterofed.scheduler.standing import Standing, unfit
 from heterofed.tasks import open_directory
 from heterofed.training.hooks.base import POINTS
@@ -179,6 +180,19 @@ def test_the_two_processes_of_the_tutorial_train_and_predict(
     assert output.splitlines()[-1] == "2"
 
 
+@pytest.mark.parametrize("party", ["hospital", "pharmacy"])
+def test_a_script_of_the_tutorial_without_an_id_says_how_it_is_called(
+    party: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules_of_a_page: None
+) -> None:
+    for block in [block for page in TUTORIAL for block in blocks(page, "python")]:
+        if module := re.match(r"# (\w+\.py)\n", block.text):
+            (tmp_path / module[1]).write_text(block.text)
+    monkeypatch.setattr(sys, "argv", [f"{party}.py"])
+
+    with pytest.raises(SystemExit, match=f"usage: python {party}.py ID"):
+        runpy.run_path(str(tmp_path / f"{party}.py"), run_name="__main__")
+
+
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
@@ -209,9 +223,9 @@ def test_every_heterofed_command_is_one() -> None:
 
 
 def check_demo(words: list[str], where: str) -> None:
-    run = importlib.import_module("demos.mnist_split.run")
+    command_line = importlib.import_module("demos.mnist_split.command_line")
     try:
-        run._parse(words)
+        command_line.parse(words)
     except SystemExit as end:
         assert end.code == 0, f"{where}: the demo does not take {words}"
 
@@ -405,6 +419,7 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "wrong message": lambda: Session(Role.HOST, "c1").receiving(BatchesEnd(1, 1)),
     "our wrong message": lambda: Session(Role.HOST, "c1").sending(CloseRound(1, False, None)),
     "too large": lambda: frame_sizes([bytes(5)], 4),
+    "too many rows": lambda: Allowance(ServeLimits(rows_per_session=30)).ask(31, 31),
 }
 
 
@@ -419,6 +434,8 @@ def test_the_examples_of_errors_are_what_users_see(case: str) -> None:
         assert isinstance(error, AlignmentError)
     if case == "our wrong message":
         shown = shown.replace(": c1,", ": host,", 1)
+    if case == "too many rows":
+        shown = shown.replace("gathering the parties", "answering predictions")
     if case == "too large":
         shown = shown.replace("c1, while gathering the parties: ", "").replace("5 b", "2147483648 b")
         shown = shown.replace("most 4.", "most 1073741824.")

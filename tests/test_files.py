@@ -13,8 +13,18 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-from heterofed.errors import OutputError
-from heterofed.files import folder_whole, make_folder, refused, settle, sweep, write_synced, write_whole
+from heterofed.errors import ConfigError, OutputError
+from heterofed.files import (
+    folder_whole,
+    held,
+    is_held,
+    make_folder,
+    refused,
+    settle,
+    sweep,
+    write_synced,
+    write_whole,
+)
 from tests.chaos.smalldisk import CannotMount, Disk, listening, small_disk
 
 
@@ -363,6 +373,31 @@ def test_what_is_told_is_why_it_could_not_be_written_and_not_why_the_rest_could_
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(OutputError, match="No space left on device"):
         write_whole(out / "model.pt", half(OSError(28, "No space left on device")))  # type: ignore[arg-type]  # a writer
+
+
+def test_a_lock_is_held_for_the_body_alone_and_by_one(out: Path) -> None:
+    lock, taken = out / "it.lock", ConfigError("somebody has it")
+
+    with pytest.raises(KeyError), held(lock, taken):
+        assert is_held(lock)
+        with pytest.raises(ConfigError) as caught, held(lock, taken):
+            pass
+        assert caught.value is taken and is_held(lock)
+        raise KeyError  # the body's errors are its own, and free the lock
+
+    assert not is_held(lock)
+    with held(lock, taken), pytest.raises(OSError, match="mine"):
+        raise OSError("mine")
+    with pytest.raises(OSError, match="mine"), held(lock, taken):
+        raise OSError("mine")
+    assert not is_held(lock)
+
+
+def test_a_lock_where_nothing_can_be_written_is_an_output_error(below_a_file: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"), held(below_a_file / "it.lock", ConfigError("taken")):
+        pass
+    with pytest.raises(OutputError, match="cannot write"):
+        is_held(below_a_file / "it.lock")
 
 
 def test_what_a_killed_process_left_unfinished_is_swept_and_nothing_else_is(out: Path) -> None:

@@ -26,6 +26,7 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # so that this file runs as a script from any folder
 
+from demos.mnist_split.command_line import parse
 from demos.mnist_split.data import SMALL_SET, Digits, load_digits, sample_ids
 from demos.mnist_split.options import rows_of, split_by_name
 from demos.mnist_split.unsplit import train_one_half, train_unsplit
@@ -35,9 +36,6 @@ from heterofed.metrics.progress import clock
 from heterofed.scheduler.plainly import plain_lines
 from heterofed.tasks.directory import open_directory
 from heterofed.training.threads import threads_each
-
-DEFAULT_TRAIN, DEFAULT_TEST = 10_000, 2_000
-"""Enough to see it learn, few enough for a coffee break; --train 60000 --test 10000 is all of MNIST."""
 
 STOP_S = 10.0
 """How long a party may take to end by itself once another has failed or the user has pressed Ctrl-C."""
@@ -51,7 +49,7 @@ PLAIN_EVERY_S = 2.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
-    given = _parse(arguments)
+    given = parse(arguments)
     console = Console(highlight=False, soft_wrap=True)
     try:
         return _run(given, console)
@@ -63,68 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "interrupted; every party has stopped. The same command with --recover goes on where all of them were"
         )
         return 130
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="heterofed demo mnist",
-        description="The whole split-MNIST task on one machine: it creates the task, runs every party as a process of "
-        "its own, each with a stripe of every digit, and compares with the network that is not split.",
-        epilog="Example: heterofed demo mnist --rounds 2 --out runs/demo",
-    )
-    parser.add_argument("--rounds", type=_positive, metavar="N", default=5, help="rounds; default: %(default)s")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        default=Path("runs/demo"),
-        help="where every party's outputs go; default: %(default)s",
-    )
-    parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="rows of a batch; default: 16, of the small digits 4"
-    )
-    parser.add_argument(
-        "--parties", type=int, metavar="N", default=2, help="host and collaborators, 2 to 9; default: %(default)s"
-    )
-    parser.add_argument("--no-dropout", dest="dropout", action="store_false", help="train without dropout")
-    parser.add_argument(
-        "--seed", type=int, metavar="N", default=0, help="of weights, dropout and batches; default: %(default)s"
-    )
-    parser.add_argument(
-        "--threads",
-        type=_positive,
-        metavar="N",
-        help="torch threads of each party; default: HETEROFED_THREADS, else a fair share of the cores, "
-        "and with --verify-exact one: more may sum in another order",
-    )
-    parser.add_argument(
-        "--data-dir", metavar="FOLDER", help="folder above MNIST/raw; default: HETEROFED_DATA, else a download"
-    )
-    parser.add_argument(
-        "--train", type=int, metavar="N", default=DEFAULT_TRAIN, help="training pictures; default: %(default)s"
-    )
-    parser.add_argument(
-        "--test", type=int, metavar="N", default=DEFAULT_TEST, help="test pictures; default: %(default)s"
-    )
-    parser.add_argument("--recover", action="store_true", help="go on where the run in --out was stopped")
-    parser.add_argument(
-        "--plugin", action="append", metavar="FILE", default=[], help="a .py file or module with hooks, at every party"
-    )
-    parser.add_argument(
-        "--hook", action="append", metavar="NAME", default=[], help="a hook that a plugin registers, by its name"
-    )
-    parser.add_argument("--plain", action="store_true", help="lines instead of a live table")
-    parser.add_argument(
-        "--verify-exact", action="store_true", help="compare all weights with the unsplit network's, bit for bit"
-    )
-    return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:

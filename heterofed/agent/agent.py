@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from heterofed.agent import children
-from heterofed.agent.children import Child
+from heterofed.agent.children import GRACE_S, Child
 from heterofed.agent.party import TRY_AGAIN, WRONG
 from heterofed.agent.places import Place, Places
 from heterofed.agent.registered import Served
@@ -38,8 +38,6 @@ GOES_WELL_S = 600.0
 """A process that ran for so long was no try in vain."""
 
 MOST_PAUSE_S = 60.0
-GRACE_S = 30.0
-"""How long a party of a cancelled task may take to end by itself."""
 
 OLD_LAUNCH = timedelta(minutes=10)
 """A task that failed, and whose launch is older and unknown to us, is not ours to start."""

@@ -15,9 +15,13 @@ from typing import Any
 from heterofed.agent.registered import Named
 from heterofed.errors import ConfigError
 from heterofed.files import make_folder, refused
+from heterofed.scheduler.manifest import RUNS
 
 DESCRIBE_S = 120.0
 """How long a registered class may take to be imported and made."""
+
+GRACE_S = 30.0
+"""How long a process may take to end by itself; one that was told to end has as long again."""
 
 
 @dataclass
@@ -46,7 +50,7 @@ class Child:
         if self.told_to_end is None:
             self.told_to_end = time.monotonic()
             self.process.terminate()
-        elif time.monotonic() - self.told_to_end > 30:
+        elif time.monotonic() - self.told_to_end > GRACE_S:
             self.process.kill()
 
 
@@ -58,7 +62,7 @@ def start(what: str, thing: str, task_id: str, feature_key: str, out: Path | Non
     Raises:
         OutputError: its log cannot be written.
     """
-    log = make_folder((out or Path("runs")) / task_id) / f"{feature_key}.log"
+    log = make_folder((out or RUNS) / task_id) / f"{feature_key}.log"
     command = [sys.executable, "-m", "heterofed.agent.party", what, thing, "--task", task_id, "--key", feature_key]
     if out is not None:
         command += ["--out", str(out)]

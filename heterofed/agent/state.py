@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from heterofed.errors import ConfigError
-from heterofed.files import make_folder, refused, write_whole
+from heterofed.files import held, is_held, make_folder, write_whole
 from heterofed.metrics.progress import logger
+from heterofed.tasks.directory import running_lock
 
 FOLDER = "agents"
 """Under `Settings.home`."""
@@ -47,16 +47,13 @@ class Book:
 
     def __init__(self, home: Path, feature_key: str) -> None:
         self._path = make_folder(home / FOLDER) / f"{feature_key}.json"
-        self._lock = FileLock(self._path.with_suffix(".lock"))
-        with refused(self._path):
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                raise ConfigError(
-                    f"another agent of this HETEROFED_HOME serves {feature_key}",
-                    expected="one agent for each party",
-                    advice="Stop that one first, or name another party.",
-                ) from None
+        taken = ConfigError(
+            f"another agent of this HETEROFED_HOME serves {feature_key}",
+            expected="one agent for each party",
+            advice="Stop that one first, or name another party.",
+        )
+        self._at_the_end = ExitStack()
+        self._at_the_end.enter_context(held(self._path.with_suffix(".lock"), taken))
         self._runs = self._read()
 
     def get(self, task_id: str) -> Run | None:
@@ -77,7 +74,7 @@ class Book:
 
     def close(self) -> None:
         """Let another agent have it."""
-        self._lock.release()
+        self._at_the_end.close()
 
     def _read(self) -> dict[str, Run]:
         try:
@@ -92,11 +89,7 @@ class Book:
 
 def is_running(pid: int | None, task_id: str, feature_key: str, home: Path) -> bool:
     """Whether a party's process is there: it holds the party's lock, or is about to."""
-    path = make_folder(home / "running") / f"{task_id}-{feature_key}.lock"
-    try:
-        with FileLock(path).acquire(timeout=0):
-            pass
-    except Timeout:
+    if is_held(running_lock(home, task_id, feature_key)):
         return True
     return pid is not None and _is_ours(pid, task_id)
 

@@ -31,6 +31,7 @@ from heterofed.cli.tables import (
     refuse_replacing,
 )
 from heterofed.errors import DataError, HeterofedError
+from heterofed.words import counted
 
 if TYPE_CHECKING:
     from heterofed.tables import TableReport
@@ -108,9 +109,9 @@ def check(
         text = json.dumps(form_of(report), indent=2) + "\n"
         write_whole(out, lambda file: file.write(text.encode()))
     if not report.is_usable:
-        count = len(report.problems)
+        problems = counted(len(report.problems), "problem")
         raise DataError(
-            f"{report.name} has {count} problem{'s' * (count > 1)}: {'; '.join(report.problems)}",
+            f"{report.name} has {problems}: {'; '.join(report.problems)}",
             expected="a table that training takes",
         )
 
@@ -130,8 +131,8 @@ def _noted(task_id: str, feature_key: str | None, look: Any) -> TableReport:
                 failed.append(error)
                 return False, error.for_peers()
             found.append(report)
-            count = len(report.problems)
-            return report.is_usable, f"{count} problem{'s' * (count != 1)} with its table" if count else ""
+            problems = report.problems
+            return report.is_usable, f"{counted(len(problems), 'problem')} with its table" if problems else ""
 
     TableChecker(task_id, feature_key).execute_verification()
     for error in failed:
@@ -140,19 +141,21 @@ def _noted(task_id: str, feature_key: str | None, look: Any) -> TableReport:
 
 
 def _show(report: TableReport) -> None:
-    typer.echo(f"{report.name}: {report.rows} rows, {report.ids} ids")
+    typer.echo(f"{report.name}: {counted(report.rows, 'row')}, {counted(report.ids, 'id')}")
     for count, what in (
-        (report.missing_ids, "rows without an id"),
-        (report.repeated_ids, "rows that repeat an id"),
-        (report.unlabelled, "rows without a label"),
+        (report.missing_ids, "without an id"),
+        (report.repeated_ids, "with the id of another one"),
+        (report.unlabelled, "without a label"),
     ):
         if count:
-            typer.echo(f"  {count} {what}")
+            typer.echo(f"  {counted(count, 'row')} {what}")
     features = f"{len(report.columns.features)} of {len(report.columns)} columns are features"
     print_table(report.columns.describe(), features, err=False)
     if report.labels is not None:
-        labels = f"labels: {report.labels.task}, in {', '.join(report.labels.columns)}"
-        print_table(report.labels.describe(), labels, err=False)
+        columns = report.labels.columns
+        _, noun = counted(len(columns), "label column").split(" ", 1)
+        named = f"{noun} {', '.join(columns)}: {report.labels.task}"
+        print_table(report.labels.describe(), named, err=False)
     for each in report.problems:
         typer.echo(f"PROBLEM: {each}")
     if not report.problems:

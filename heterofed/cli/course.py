@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from heterofed.cli.common import TaskId, directory
 from heterofed.errors import ConfigError
@@ -94,7 +94,7 @@ def outputs(task_id: TaskId) -> None:
     if not found:
         typer.echo(f"no party gave files to task {task_id}; HETEROFED_UPLOAD says what a host gives", err=True)
         return
-    table = Table("party", "name", "bytes", "when", "sha256")
+    table = Table(*(Column(each, overflow="fold") for each in ("party", "name", "bytes", "when", "sha256")))
     for each in found:
         when = f"{each.at.astimezone():%Y-%m-%d %H:%M:%S}"
         table.add_row(each.party, each.name, str(each.size), when, f"{each.sha256[:16]}…")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from heterofed.cli.own_code import find_own_modules
+from heterofed.cli.outputs import nothing_to_recover
+from heterofed.cli.own_code import find_modules_of
 from heterofed.cli.tables import Force, refuse_replacing
 
 
@@ -41,7 +42,7 @@ def export(
     Example: heterofed export --run runs/h --to onnx --out exported
     """
     refuse_replacing(out, force)
-    find_own_modules()
+    find_modules_of(run)
     from heterofed.export import ModelToExport, export_run
     from heterofed.tabular import load_run
 
@@ -52,15 +53,16 @@ def export(
     if loaded.infer_model is not None:
         models.append(ModelToExport("infer_model", loaded.infer_model, loaded.widths))
     card = run / "model_card.md"
-    files = export_run(
-        out,
-        models,
-        [each.value for each in to or [Form.onnx]],
-        party=loaded.manifest.feature_key,
-        encoder=loaded.encoder,
-        labels=loaded.labels,
-        card=card.read_text(encoding="utf-8") if card.is_file() else None,
-        replace=force,
-    )
+    with nothing_to_recover():
+        files = export_run(
+            out,
+            models,
+            [each.value for each in to or [Form.onnx]],
+            party=loaded.manifest.feature_key,
+            encoder=loaded.encoder,
+            labels=loaded.labels,
+            card=card.read_text(encoding="utf-8") if card.is_file() else None,
+            replace=force,
+        )
     for each in files:
         typer.echo(str(each))

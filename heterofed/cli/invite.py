@@ -17,7 +17,7 @@ from heterofed.tasks.invitation import Invitation, check_endpoint
 from heterofed.tasks.joined import Joined, read_joined, remember
 from heterofed.tasks.model import Party, Task
 from heterofed.tasks.store import TaskStore
-from heterofed.wire.keys import check_public_key, load_or_create
+from heterofed.wire.keys import check_public_key, keys_folder, load_or_create
 
 
 def invite(
@@ -38,7 +38,7 @@ def invite(
 ) -> None:
     """Print one line that PARTY pastes on its machine to come in.
 
-    Send it as you send a password.
+    A hub's line holds a token: send it as you send a password. One without a hub holds no secret.
 
     Example: heterofed task invite --endpoint host.example:7000 ID shop
     """
@@ -64,13 +64,15 @@ def invite(
             f"HETEROFED_BIND=0.0.0.0:{told.rpartition(':')[2]} HETEROFED_ADVERTISE={told}",
             err=True,
         )
-    typer.echo(f"give this line to {party}, and to nobody else:", err=True)
+    if invitation.token is not None:
+        typer.echo(f"give this line to {party}, and to nobody else: whoever has it is {party}", err=True)
+    else:
+        typer.echo(f"give this line to {party}; it holds no secret, and says whose key is the host's:", err=True)
     typer.echo(f"heterofed task join {invitation}")
 
 
 def _from_here(settings: Settings, task: Task, party: str, endpoint: str | None, host: str | None) -> Invitation:
-    known = next((each for each in task.parties if each.role == "host"), None)
-    chosen = task.party(host) if host is not None else known or task.parties[0]
+    chosen = task.party(host) if host is not None else task.host or task.parties[0]
     if chosen.feature_key == party:
         raise ConfigError(
             f"{party} is the host of task {task.id} and needs no invitation",
@@ -92,7 +94,7 @@ def _from_here(settings: Settings, task: Task, party: str, endpoint: str | None,
 
 
 def _own_key(settings: Settings, party: str) -> str:
-    return load_or_create(settings.home / "keys", party).public.decode("ascii")
+    return load_or_create(keys_folder(settings.home), party).public.decode("ascii")
 
 
 def _endpoint(settings: Settings, host: Party) -> str:

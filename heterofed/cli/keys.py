@@ -11,7 +11,7 @@ from heterofed.cli.common import TaskId, directory
 from heterofed.config import Settings
 from heterofed.tasks.joined import pin
 from heterofed.tasks.model import check_feature_key
-from heterofed.wire.keys import check_public_key, create, load
+from heterofed.wire.keys import check_public_key, create, keys_folder, load
 
 keys_app = typer.Typer(
     help="""Keys: make them, show them, and say whose is whose.
@@ -26,8 +26,8 @@ keys_app = typer.Typer(
 _KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The party's feature key.")]
 
 
-def _keys_folder() -> Path:
-    return Settings.from_env().home / "keys"
+def _folder() -> Path:
+    return keys_folder(Settings.from_env().home)
 
 
 @keys_app.command("new")
@@ -36,7 +36,7 @@ def new_key(name: _KeyName) -> None:
 
     Example: heterofed keys new bank
     """
-    typer.echo(create(_keys_folder(), check_feature_key(name)).public.decode("ascii"))
+    typer.echo(create(_folder(), check_feature_key(name)).public.decode("ascii"))
 
 
 @keys_app.command("show")
@@ -45,7 +45,7 @@ def show_key(name: _KeyName) -> None:
 
     Example: heterofed keys show bank
     """
-    typer.echo(load(_keys_folder(), check_feature_key(name)).public.decode("ascii"))
+    typer.echo(load(_folder(), check_feature_key(name)).public.decode("ascii"))
 
 
 @keys_app.command("trust", context_settings={"ignore_unknown_options": True})  # a key may begin with a hyphen

@@ -1,13 +1,9 @@
-"""What a user names on the command line as `package.module:name`."""
+"""Where Python finds the code that a user names as `package.module:name`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from heterofed.named import find_callable
 
 
 def find_own_modules() -> None:
@@ -17,11 +13,16 @@ def find_own_modules() -> None:
         sys.path.insert(0, here)
 
 
-def own_function(thing: str) -> Callable[..., Any]:
-    """Return the function that `package.module:name` means.
+def find_modules_of(run: Path) -> None:
+    """Do that if a run names a function of one's own, whose module is imported to make its model; else not.
+
+    A folder may hold files that hide modules of others, so it is not looked in for nothing.
 
     Raises:
-        ConfigError: it has another form, cannot be imported, or is nothing to call.
+        HeterofedError: it is not the folder of a completed run.
     """
-    find_own_modules()
-    return find_callable(thing, expected="a function that returns a torch.nn.Module")
+    from heterofed.scheduler.manifest import read_manifest
+
+    features = read_manifest(run).about.get("features")
+    if isinstance(features, dict) and features.get("model"):
+        find_own_modules()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heterofed.cli.asked import as_table, asked_ids, is_table
-from heterofed.cli.own_code import find_own_modules
+from heterofed.cli.outputs import nothing_to_recover
+from heterofed.cli.own_code import find_modules_of
 from heterofed.cli.tables import (
     STAND_IN_AFTER_S,
     Absent,
@@ -28,6 +29,7 @@ from heterofed.cli.tables import (
     refuse_replacing,
 )
 from heterofed.errors import ConfigError
+from heterofed.words import counted
 
 if TYPE_CHECKING:
     from heterofed.tabular import TableHost
@@ -56,6 +58,18 @@ CollaboratorRun = Annotated[Path, typer.Option("--run", metavar="FOLDER", help="
 NewData = Annotated[
     Path,
     typer.Option("--data", metavar="FILE", help="This party's table of the new rows, with the columns of training."),
+]
+HostKey = Annotated[
+    str | None,
+    typer.Option("--host-key", metavar="KEY", help="The host's new public key; by default the one of training."),
+]
+Audit = Annotated[
+    Path | None,
+    typer.Option(
+        "--audit",
+        metavar="FILE",
+        help="Where the session is noted: who, when, how many ids and rows; never the ids. RUN/audit.jsonl by default.",
+    ),
 ]
 
 
@@ -103,13 +117,17 @@ def predict_host(
     host, asked = _host_of(run, ids, data, id_column, policies)
     from heterofed.files import make_folder
 
-    make_folder(out.parent)
-    with host.open_predictions(task_id, asked, absent=absent.value, wait=_wait_s(wait, absent)) as predictions:
+    with nothing_to_recover():
+        make_folder(out.parent)
+    with (
+        nothing_to_recover(),
+        host.open_predictions(task_id, asked, absent=absent.value, wait=_wait_s(wait, absent)) as predictions,
+    ):
         pieces = predictions.predict(batch_size=batch_size)
         counts = write_predictions(out, pieces, host.labels, id_column=host.data.table.id_column)
         _say_absent(predictions.absent, absent)
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    typer.echo(f"{counts.total()} rows ({told}) are in {out}", err=True)
+    typer.echo(f"{out} has {counted(counts.total(), 'row')} ({told})", err=True)
 
 
 @evaluate_app.command("host")
@@ -135,8 +153,8 @@ def evaluate_host(
 ) -> None:
     """Score a run on new rows with labels, as the host.
 
-    What comes out is evaluation.json and report.html. Rows that not all parties have, and rows without a label, are
-    left out, and counted.
+    What comes out is evaluation.json and report.html. Rows that not all parties have are left out, unless --absent lets
+    stand-ins be taken, and rows without a label with --unlabelled drop; all of them are counted.
 
     Example: heterofed evaluate host --run runs/h --data new_guest.csv
     """
@@ -145,21 +163,27 @@ def evaluate_host(
     policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
     if unlabelled is not None:
         policies["unlabelled"] = unlabelled.value
-    find_own_modules()
+    find_modules_of(run)
     from heterofed.files import folder_whole
     from heterofed.report import read_summary
     from heterofed.tabular import TableHost
 
     host = TableHost.from_run(run, data, id_column, labelled=True, **policies)
     folder = out or _next_free(run)
-    with host.open_predictions(task_id, None, absent=absent.value, wait=_wait_s(wait, absent)) as predictions:
+    with (
+        nothing_to_recover(),
+        host.open_predictions(task_id, None, absent=absent.value, wait=_wait_s(wait, absent)) as predictions,
+    ):
         if folder.exists() and any(folder.iterdir()):  # --force was said: what else is there stays
             host.evaluate_predictions(predictions, folder)
         else:
             with folder_whole(folder) as part:
                 host.evaluate_predictions(predictions, part)
         _say_absent(predictions.absent, absent)
-    print_table(read_summary(folder).table())
+    found = read_summary(folder)
+    print_table(found.table())
+    if found.with_stand_ins:
+        typer.echo(f"{counted(found.with_stand_ins, 'row')} of these with stand-ins", err=True)
     typer.echo(f"the report is {folder / 'report.html'}", err=True)
 
 
@@ -169,6 +193,8 @@ def predict_collaborator(
     data: NewData,
     task_id: OwnTask = None,
     id_column: OwnId = None,
+    host_key: HostKey = None,
+    audit: Audit = None,
     duplicates: OwnDuplicates = None,
     missing_ids: OwnMissingIds = None,
     decimal_ids: OwnDecimalIds = None,
@@ -181,7 +207,7 @@ def predict_collaborator(
     Example: heterofed predict collaborator --run runs/c --data new_shop.csv
     """
     policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
-    _answer(run, data, task_id, id_column, policies)
+    _answer(run, data, task_id, id_column, host_key, audit, policies)
 
 
 @evaluate_app.command("collaborator")
@@ -190,6 +216,8 @@ def evaluate_collaborator(
     data: NewData,
     task_id: OwnTask = None,
     id_column: OwnId = None,
+    host_key: HostKey = None,
+    audit: Audit = None,
     duplicates: OwnDuplicates = None,
     missing_ids: OwnMissingIds = None,
     decimal_ids: OwnDecimalIds = None,
@@ -202,15 +230,29 @@ def evaluate_collaborator(
     Example: heterofed evaluate collaborator --run runs/c --data new_shop.csv
     """
     policies = given_only(duplicates=duplicates, missing_ids=missing_ids, decimal_ids=decimal_ids, unseen=unseen)
-    _answer(run, data, task_id, id_column, policies)
+    _answer(run, data, task_id, id_column, host_key, audit, policies)
 
 
-def _answer(run: Path, data: Path, task_id: str | None, id_column: str | None, policies: dict[str, Any]) -> None:
-    find_own_modules()
+def _answer(
+    run: Path,
+    data: Path,
+    task_id: str | None,
+    id_column: str | None,
+    host_key: str | None,
+    audit: Path | None,
+    policies: dict[str, Any],
+) -> None:
+    from heterofed.wire.keys import check_public_key
+
+    key = None if host_key is None else check_public_key(host_key)
+    find_modules_of(run)
+    from heterofed.scheduler.predicting.audit_log import NAME
     from heterofed.tabular import TableCollaborator
 
-    answered = TableCollaborator.from_run(run, data, id_column, **policies).answer_predictions(task_id)
-    typer.echo(f"{answered.requests} requests for {answered.rows} rows of {answered.ids} shared ids answered", err=True)
+    party = TableCollaborator.from_run(run, data, id_column, **policies)
+    answered = party.answer_predictions(task_id, audit=audit or run / NAME, host_key=key)
+    requests, rows = counted(answered.requests, "request"), counted(answered.rows, "row")
+    typer.echo(f"answered {requests} for {rows} of {counted(answered.ids, 'shared id')}", err=True)
 
 
 def _host_of(
@@ -221,7 +263,7 @@ def _host_of(
     Raises:
         HeterofedError: the run, the table or the ids cannot be used; the text says which.
     """
-    find_own_modules()
+    find_modules_of(run)
     from heterofed.tabular import TableHost
     from heterofed.tabular.runs import read_run
 

@@ -29,7 +29,7 @@ from heterofed.errors import ConfigError, OutputError
 from heterofed.files import write_whole
 
 if TYPE_CHECKING:
-    from heterofed.scheduler.predicting.predictions import RowStatus
+    from heterofed.scheduler.predicting.predicted import RowStatus
     from heterofed.tables import LabelEncoder
 
 JOINT = ";"
@@ -106,7 +106,7 @@ def rows_of(piece: Piece, labels: LabelEncoder) -> Iterator[list[str]]:
     Raises:
         ConfigError: as `write_predictions`.
     """
-    from heterofed.scheduler.predicting.predictions import RowStatus
+    from heterofed.scheduler.predicting.predicted import RowStatus
 
     places = [place for place, each in enumerate(piece.status) if each is not RowStatus.UNKNOWN]
     values = _checked(piece.values, len(places), labels)

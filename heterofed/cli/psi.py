@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from heterofed.cli.common import TaskId
+from heterofed.cli.tables import FeatureKey, party_of
 from heterofed.config import Settings
-from heterofed.errors import ConfigError, DataError
+from heterofed.errors import DataError
 from heterofed.features.idfile import check_output, read_column, write_column
-from heterofed.tasks.directory import open_directory
-from heterofed.tasks.model import MIN_PARTIES, TaskStatus
+from heterofed.tasks.model import TaskStatus
 
 psi_app = typer.Typer(
     help="""Find the ids that all parties of a task share, without training.
@@ -48,9 +48,6 @@ _Out = Annotated[
         help="Where the shared ids go, sorted: a .csv, .csv.gz or .txt file. Without it they are only counted.",
     ),
 ]
-_FeatureKey = Annotated[
-    str | None, typer.Option(metavar="PARTY", help="This party; without it the task's first (host) or second.")
-]
 _Again = Annotated[
     bool, typer.Option("--recover", help="This process was killed and is started again: no error if all was done.")
 ]
@@ -66,7 +63,7 @@ def psi_host(
     ids: _Ids,
     column: _Column = None,
     out: _Out = None,
-    feature_key: _FeatureKey = None,
+    feature_key: FeatureKey = None,
     reveal: _Who = _Reveal.both,
     recover: _Again = False,
 ) -> None:
@@ -83,7 +80,7 @@ def psi_collaborator(
     ids: _Ids,
     column: _Column = None,
     out: _Out = None,
-    feature_key: _FeatureKey = None,
+    feature_key: FeatureKey = None,
     reveal: _Who = _Reveal.both,
     recover: _Again = False,
 ) -> None:
@@ -111,15 +108,10 @@ def _intersect(
     from heterofed.scheduler.matching import Matched
 
     settings = Settings.from_env()
-    task = open_directory(settings, task_id).find(task_id)
-    parties = task.feature_keys
+    task, feature_key = party_of(task_id, feature_key, host=host)
     if recover and task.status is TaskStatus.COMPLETED and (out is None or out.exists()):
         typer.echo(f"task {task_id} was completed before" + (f"; the shared ids are in {out}" if out else ""), err=True)
         return
-    if feature_key is None and not host and len(parties) > MIN_PARTIES:
-        raise ConfigError(
-            f"the task has {len(parties)} parties", expected=f"--feature-key, one of {', '.join(parties)}"
-        )
     if out is not None:
         check_output(out)
     values = read_column(ids, column)
@@ -134,7 +126,7 @@ def _intersect(
 
     part = Intersection(
         task_id,
-        feature_key or parties[0 if host else 1],
+        feature_key,
         own,
         reveal=reveal.value,
         may_be_empty=True,

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from heterofed.cli.own_code import find_own_modules
+from heterofed.cli.own_code import find_modules_of
 from heterofed.cli.tables import OwnDecimalIds, OwnDuplicates, OwnMissingIds, OwnUnseen, given_only
 from heterofed.errors import ConfigError
+from heterofed.words import counted
 
 serve_app = typer.Typer(
     help="""Stay up and answer requests for predictions.
@@ -45,12 +46,27 @@ def serve_collaborator(
     sessions_per_minute: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="More sessions than that are refused; by default none is.")
     ] = None,
+    ids_per_session: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="A session that asks about more ids is refused unanswered; by default none is."
+        ),
+    ] = None,
     rows_per_minute: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="More rows than that are refused; by default none is.")
     ] = None,
     rows_per_session: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="A session that asks for more rows is ended; by default none is."),
+    ] = None,
+    batch_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="A request for batches of more rows is refused, which bounds memory; hosts ask in the training's "
+            "batch size. By default 65536.",
+        ),
     ] = None,
     all_parties: Annotated[
         bool, typer.Option("--all-parties", help="Refuse sessions without one of the task's other collaborators.")
@@ -59,11 +75,16 @@ def serve_collaborator(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where each session is noted: who, when, how many rows, no ids. RUN/audit.jsonl by default.",
+            help="Where each session is noted: who, when, how many ids and rows; never the ids. RUN/audit.jsonl by "
+            "default.",
         ),
     ] = None,
     host_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The host's new public key; by default the one of training.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="The host's new public key, one for all runs or one for each; by default that of training.",
+        ),
     ] = None,
     sessions: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="End after so many sessions of each run; by default stay up.")
@@ -80,19 +101,29 @@ def serve_collaborator(
 
     Example: heterofed serve collaborator --run runs/c --data shop.parquet
     """
-    if len(run) != len(data) or len(id_column or run) not in (1, len(run)):
+    from heterofed.wire.keys import check_public_key
+
+    if len(run) != len(data) or any(len(each or run) not in (1, len(run)) for each in (id_column, host_key)):
+        given = (counted(len(run), "run"), counted(len(data), "table"), counted(len(id_column or ()), "id column"))
         raise ConfigError(
-            f"{len(run)} runs, {len(data)} tables and {len(id_column or ())} id columns are given",
-            expected="--data for every --run, in the same order",
+            f"{', '.join(given)} and {counted(len(host_key or ()), 'host key')} are given",
+            expected="--data for every --run, in the same order; --id and --host-key once, or for every --run",
         )
-    find_own_modules()
+    keys = [check_public_key(each) for each in host_key] if host_key else [None]
+    for each in run:
+        find_modules_of(each)
+    from heterofed.scheduler.predicting.audit_log import NAME
     from heterofed.scheduler.predicting.serve_limits import ServeLimits
     from heterofed.tabular import TableCollaborator
 
     limits = ServeLimits(
-        sessions_per_minute=sessions_per_minute,
-        rows_per_minute=rows_per_minute,
-        rows_per_session=rows_per_session,
+        **given_only(
+            sessions_per_minute=sessions_per_minute,
+            ids_per_session=ids_per_session,
+            rows_per_minute=rows_per_minute,
+            rows_per_session=rows_per_session,
+            batch_rows=batch_rows,
+        ),
         all_parties=all_parties,
     )
     columns: list[str | None] = [*id_column] if id_column else [None]
@@ -103,17 +134,18 @@ def serve_collaborator(
     ]
     stop = threading.Event()
 
-    def serving(party: Any, folder: Path) -> Callable[[], int]:
+    def serving(place: int, party: TableCollaborator) -> Callable[[], int]:
         return lambda: party.serve_predictions(
             limits=limits,
-            audit=audit or folder / "audit.jsonl",
+            audit=audit or run[place] / NAME,
             stop=stop,
-            **given_only(sessions=sessions, host_key=None if host_key is None else host_key.encode()),
+            sessions=sessions,
+            host_key=keys[place % len(keys)],
         )
 
     with stopped_by_signals(stop):
-        served = all_of([serving(party, folder) for party, folder in zip(parties, run, strict=True)], stop)
-    typer.echo(f"{sum(served)} sessions served", err=True)
+        served = all_of([serving(*each) for each in enumerate(parties)], stop)
+    typer.echo(f"served {counted(sum(served), 'session')}", err=True)
 
 
 def all_of(calls: Sequence[Callable[[], int]], stop: threading.Event) -> list[int]:

@@ -274,7 +274,9 @@ def print_table(rows: Sequence[Sequence[str]], title: str = "", *, err: bool = T
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*map(escape, rows[0]), title=escape(title) or None, title_justify="left")
+    if title:
+        typer.echo(title, err=err)  # not the table's own title, which would wrap at the width of a narrow table
+    table = Table(*map(escape, rows[0]))
     for row in rows[1:]:
         table.add_row(*map(escape, row))
     console = Console(stderr=err, highlight=False)

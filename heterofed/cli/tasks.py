@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from heterofed.cli.common import TaskId, directory, expiry, key
 from heterofed.cli.course import download, events, metrics, outputs
@@ -115,7 +115,10 @@ def list_tasks() -> None:
     """
     tasks = directory().store.list()
     some_expire = any(task.expires_at for task in tasks)
-    table = Table("id", "name", "status", "created", *(["expires"] if some_expire else []), "parties")
+    # An id is copied into other commands, so it is whole on one line however narrow the terminal is.
+    ids = Column("id", no_wrap=True, min_width=max((len(task.id) for task in tasks), default=0))
+    others = ["name", "status", "created", *(["expires"] if some_expire else []), "parties"]
+    table = Table(ids, *(Column(each, overflow="fold") for each in others))
     for task in tasks:
         times = [f"{task.created_at.astimezone():%Y-%m-%d %H:%M}", *([expiry(task)] if some_expire else [])]
         table.add_row(task.id, escape(task.name), task.status.value, *times, ", ".join(task.feature_keys))
@@ -140,7 +143,7 @@ def show_task(task_id: TaskId) -> None:
         console.print(progress)
     if task.expires_at is not None:
         console.print(f"expires {expiry(task)}")
-    table = Table("party", "role", "status", "key", "why")
+    table = Table(*(Column(each, overflow="fold") for each in ("party", "role", "status", "key", "why")))
     for party in task.parties:
         row = (party.feature_key, party.role or "", party.status.value, key(party), party.reason or "")
         table.add_row(*map(escape, row))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from heterofed.cli.common import TaskId
-from heterofed.cli.own_code import own_function
+from heterofed.cli.own_code import find_own_modules
 from heterofed.cli.tables import (
     AskedKind,
     Data,
@@ -41,6 +41,10 @@ from heterofed.cli.tables import (
 )
 from heterofed.errors import ConfigError
 from heterofed.tasks.model import Task, TaskStatus
+from heterofed.words import counted
+
+if TYPE_CHECKING:
+    from heterofed.scheduler.seat import TaskResult
 
 train_app = typer.Typer(
     help="""Train on the tables of several parties, without code.
@@ -74,6 +78,9 @@ _Model = Annotated[
         help="A function of your own that takes the number of inputs and returns the feature model; by default one of "
         "--hidden and --width.",
     ),
+]
+_Frozen = Annotated[
+    bool, typer.Option("--frozen", help="Leave the feature model of --model as it is made: it is trained already.")
 ]
 _Fractions = Annotated[
     str,
@@ -120,6 +127,7 @@ def train_host(
         str, typer.Option(metavar="N,N", help='Widths of the layers after the cut, for example 16,8; "" for none.')
     ] = "16",
     model: _Model = None,
+    frozen: _Frozen = False,
     class_weights: Annotated[
         bool, typer.Option("--class-weights", help="Let rare classes count as much as common ones.")
     ] = False,
@@ -128,7 +136,8 @@ def train_host(
         typer.Option(
             min=1,
             metavar="N",
-            help="Stop after so many rounds without a better score of the valid ids; by default train all rounds.",
+            help="Stop after so many rounds without a smaller loss of the valid ids, and keep the models of the last "
+            "round; by default train all rounds.",
         ),
     ] = None,
     fractions: _Fractions = "0.7,0.1,0.2",
@@ -156,17 +165,20 @@ def train_host(
 
     Example: heterofed train host --data guest.csv --id id --label y ID
     """
+    _refuse_random(frozen, model)
     _free(out, force=force, recover=recover)
     joined, feature_key = party_of(task_id, feature_key, host=True)
     if recover and _is_done(joined, feature_key, out):
         return
-    own_model = None if model is None else own_function(model)
+    if model is not None:
+        find_own_modules()
     arguments = given_only(
         hidden=numbers_of("--hidden", hidden),
         width=width,
         widths=widths_of(widths),
         top=numbers_of("--top", top),
-        make_model=own_model,
+        make_model=model,
+        is_feature_trainable=False if frozen else None,
         salt=salt,
         seed=seed,
         device=device,
@@ -197,7 +209,8 @@ def train_host(
         **arguments,
     )
     columns_shown(host.columns)
-    _told(host.launch_task(task_id, recover))
+    result = host.launch_task(task_id, recover)
+    _told(result, scored=host.evaluation is not None)
 
 
 @train_app.command("collaborator")
@@ -210,6 +223,7 @@ def train_collaborator(
     hidden: _Hidden = "32",
     width: _Width = 16,
     model: _Model = None,
+    frozen: _Frozen = False,
     fractions: _Fractions = "0.7,0.1,0.2",
     salt: _Salt = "heterofed",
     seed: _Seed = None,
@@ -234,15 +248,18 @@ def train_collaborator(
     from heterofed.tables import refuse_label
 
     refuse_label(label, "collaborator")
+    _refuse_random(frozen, model)
     _free(out, force=force, recover=recover)
     joined, feature_key = party_of(task_id, feature_key, host=False)
     if recover and _is_done(joined, feature_key, out):
         return
-    own_model = None if model is None else own_function(model)
+    if model is not None:
+        find_own_modules()
     arguments = given_only(
         hidden=numbers_of("--hidden", hidden),
         width=width,
-        make_model=own_model,
+        make_model=model,
+        is_feature_trainable=False if frozen else None,
         salt=salt,
         seed=seed,
         device=device,
@@ -268,6 +285,19 @@ def train_collaborator(
     _told(collaborator.launch_task(task_id, recover))
 
 
+def _refuse_random(frozen: bool, model: str | None) -> None:
+    """Refuse to freeze a model whose weights are random.
+
+    Raises:
+        ConfigError: the default model is to be frozen.
+    """
+    if frozen and model is None:
+        raise ConfigError(
+            "--frozen is given without --model: the default model would keep its random first weights",
+            expected="--model with a function that returns a trained model, or no --frozen",
+        )
+
+
 def _free(out: Path | None, *, force: bool, recover: bool) -> None:
     """Refuse a folder with another run in it before anything is read."""
     if out is not None and not recover:
@@ -284,23 +314,20 @@ def _is_done(task: Task, feature_key: str, out: Path | None) -> bool:
     """
     if task.status is not TaskStatus.COMPLETED:
         return False
-    from heterofed.scheduler.manifest import read_manifest
+    from heterofed.scheduler.manifest import read_manifest, results_folder
 
-    folder = out or Path("runs") / task.id / feature_key
-    manifest = read_manifest(folder, feature_key=feature_key)
-    if manifest.task_id != task.id:
-        raise ConfigError(f"{folder} is the run of task {manifest.task_id}", expected=f"that of task {task.id}")
-    manifest.verify(folder)
+    folder = out or results_folder(task.id, feature_key)
+    read_manifest(folder, feature_key=feature_key, task_id=task.id).verify(folder)
     typer.echo(f"task {task.id} was completed before; the run is in {folder}", err=True)
     typer.echo(str(folder))
     return True
 
 
-def _told(result: Any) -> None:
+def _told(result: TaskResult, *, scored: bool = False) -> None:
     """Say what came of it: scores at the host, and where the files are."""
-    if (result.out_dir / "evaluation.json").is_file():
+    if scored:
         from heterofed.report import read_summary
 
         print_table(read_summary(result.out_dir).table())
-    typer.echo(f"{result.rounds} rounds; the run is in {result.out_dir}", err=True)
+    typer.echo(f"{counted(result.rounds, 'round')}; the run is in {result.out_dir}", err=True)
     typer.echo(str(result.out_dir))

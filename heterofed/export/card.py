@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from torch import nn
 
 from heterofed.files import write_whole
 from heterofed.tables import LabelEncoder, TableEncoder
+from heterofed.tables.columns import Role
+from heterofed.words import counted
 
 CARD: Final = "model_card.md"
 """Name of the file."""
@@ -56,7 +58,7 @@ class ModelCard:
     """"binary", "multiclass", "regression" or "multilabel"; "" at a collaborator, who need not know."""
     party: str
     """Feature key of the party whose card it is."""
-    role: Literal["host", "collaborator"]
+    role: Role
     parties: Mapping[str, int | None]
     """Feature key -> width of the embedding, host first; 0: no features, None: not known at this party."""
     rows: Mapping[str, int]
@@ -82,12 +84,12 @@ class ModelCard:
 
     def render(self) -> str:
         """Return the card as Markdown."""
-        collaborators = len(self.parties) - 1
-        what = "1 collaborator" if collaborators == 1 else f"{collaborators} collaborators"
+        collaborators = counted(len(self.parties) - 1, "collaborator")
+        whose = "the host's" if self.role == "host" else "a collaborator's"
         parts = [
             f"# {_text(self.title)}",
-            f"A model that a host and {what} trained together with heterofed, each on its own columns of the "
-            "same rows. " + ("This card is the host's." if self.role == "host" else "This card is a collaborator's."),
+            f"A model that a host and {collaborators} trained together with heterofed, each on its own columns of the "
+            f"same rows. This card is {whose}.",
             *self._overview(),
             *self._data(),
             *self._models(),
@@ -119,7 +121,9 @@ class ModelCard:
         parts = [_table([("set", "rows"), *((name, f"{count:,}") for name, count in self.rows.items())])]
         if self.encoder is not None:
             count = len(self.encoder.columns)
-            parts.append(f"{count} column{'s' * (count != 1)} of this party make {self.encoder.width} numbers a row:")
+            make = "makes" if count == 1 else "make"
+            numbers = counted(self.encoder.width, "number")
+            parts.append(f"{counted(count, 'column')} of this party {make} {numbers} a row:")
             parts.append(_table(self.encoder.describe()))
         elif self.role == "host":
             parts.append("The host has labels and no columns of its own.")

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from heterofed.tables import LabelEncoder, TableEncoder
-from heterofed.tables.values import DATE_FORM, MISSING_TEXTS
+from heterofed.tables.values import DATE_FORM, FALSE_TEXTS, MISSING_TEXTS, TRUE_TEXTS
 
 VERSION: Final = 1
 """Of the form."""
@@ -83,8 +83,8 @@ def _features(encoder: TableEncoder) -> dict[str, Any]:
         "rows_fitted_to": saved["rows"],
         "missing_texts": sorted(MISSING_TEXTS),
         "date_form": DATE_FORM,
-        "true_texts": ["true", "t", "yes", "y"],
-        "false_texts": ["false", "f", "no", "n"],
+        "true_texts": list(TRUE_TEXTS),
+        "false_texts": list(FALSE_TEXTS),
         "unseen": encoder.unseen,
         "columns": columns,
         "names": names,

@@ -207,5 +207,6 @@ def check_same_ids(
         party=party,
         phase="comparing the splits",
         expected="the same ids in the same order everywhere",
-        advice="split_dataset must be the same function of the ids at every party.",
+        advice="split_dataset must be the same function of the ids at every party; of tables, fractions and salt must "
+        "be the same.",
     )

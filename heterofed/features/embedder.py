@@ -1,6 +1,6 @@
 """Local rows -> embeddings, by either door: the user's own generator, or the framework's batches and `load_batch`.
 
-What comes out is checked here, so that the error is raised at the party whose code made it.
+What comes out is checked at once, so that the error is raised at the party whose code made it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from heterofed.errors import AlignmentError, EmbeddingError, TrainingDiverged
+from heterofed.errors import AlignmentError, EmbeddingError
 from heterofed.features.batches import RoundOrder
-from heterofed.finite import is_finite
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Dtypes of which gradients exist and which may cross the cut."""
+from heterofed.features.form import EmbeddingForm
 
 
 @dataclass(frozen=True)
@@ -56,75 +52,6 @@ class BatchSource(Protocol):
 
     def prefetch(self) -> None:
         """Do what can be done for the next batch before this one's gradient has come."""
-
-
-class EmbeddingForm:
-    """Holds a party's embeddings to one dtype and one shape after the rows, that of its first batch.
-
-    Args:
-        party: feature key, for the text of errors.
-        source: where the embeddings come from, for the text of errors.
-        finite: whether NaN and infinite numbers are refused.
-        widen: whether bfloat16, which a forward pass in mixed precision gives, becomes float32.
-        may_be_hollow: whether (rows, 0) will do: a party without features that does not send it.
-    """
-
-    def __init__(
-        self, party: str, source: str, *, finite: bool = True, widen: bool = False, may_be_hollow: bool = False
-    ) -> None:
-        self._may_be_hollow = may_be_hollow
-        self._finite = finite
-        self._widen = widen
-        self._party = party
-        self._source = source
-        self._dtype: torch.dtype | None = None
-        self._width: tuple[int, ...] = ()
-
-    @property
-    def seen(self) -> tuple[str, tuple[int, ...]] | None:
-        """Name of the dtype and shape of one row; None before the first batch."""
-        return None if self._dtype is None else (str(self._dtype).removeprefix("torch."), self._width)
-
-    def check(self, value: object) -> Tensor:
-        """Return the value if it may cross the cut; widened, if that is wanted.
-
-        Raises:
-            EmbeddingError: not a floating point tensor of (rows, width, …), or unlike the first one.
-            TrainingDiverged: a number in it is NaN or infinite.
-        """
-        if not isinstance(value, Tensor):
-            raise self._error(f"gave {type(value).__name__}", "a torch.Tensor")
-        if self._widen and value.dtype == torch.bfloat16:
-            value = value.float()
-        if value.dtype not in FLOATS:
-            raise self._error(f"gave a tensor of {value.dtype}", "one of " + ", ".join(str(each) for each in FLOATS))
-        if value.dim() < 2 or not (len(value) if self._may_be_hollow else value.numel()):
-            raise self._error(
-                f"gave a tensor of shape {tuple(value.shape)}", "(rows, width, …), batch first, not empty"
-            )
-        if self._dtype is None:
-            self._dtype, self._width = value.dtype, tuple(value.shape[1:])
-        if (value.dtype, tuple(value.shape[1:])) != (self._dtype, self._width):
-            raise self._error(
-                f"gave {value.dtype} of shape {tuple(value.shape)}",
-                f"{self._dtype} of shape (rows, {', '.join(map(str, self._width))}) as in its first batch",
-            )
-        if self._finite and not is_finite(value):
-            raise TrainingDiverged(
-                f"{self._source} gave NaN or infinite numbers",
-                party=self._party,
-                expected="finite numbers",
-                advice="Check this party's inputs for NaN; if they are sound, lower the learning rate.",
-            )
-        return value
-
-    def _error(self, problem: str, expected: str) -> EmbeddingError:
-        return EmbeddingError(
-            f"{self._source} {problem}",
-            party=self._party,
-            expected=expected,
-            advice="Mend the feature model, or the method that yields its output.",
-        )
 
 
 Guard = Callable[[str], AbstractContextManager[None]]
@@ -237,9 +164,8 @@ class PlannedBatches:
         guard: frames every call of the user's code.
         first: the first batch to give, from 0; those before it are not loaded.
         in_use: how many batches may be in use at a time, besides the one that is loaded.
+        method: what errors call `load`.
     """
-
-    method = "load_batch"
 
     def __init__(
         self,
@@ -253,6 +179,7 @@ class PlannedBatches:
         place: Place = _as_it_is,
         first: int = 0,
         in_use: int = 1,
+        method: str = "load_batch",
     ) -> None:
         self._first = first
         self._order = order
@@ -264,6 +191,7 @@ class PlannedBatches:
         self._place = place
         self._queue: Iterator[tuple[int, list[str]]] = iter(())
         self._next: tuple[bytes, int, Any, Any] | None = None
+        self._method = method
         self._in_use: deque[tuple[Any, Any]] = deque(maxlen=in_use)
 
     def __iter__(self) -> Iterator[LocalBatch]:
@@ -292,7 +220,7 @@ class PlannedBatches:
         embedding = self._form.check(output)
         if embedding.shape[0] != rows:
             raise AlignmentError(
-                f"{self.method} and the feature model gave {embedding.shape[0]} rows for {rows} ids",
+                f"{self._method} and the feature model gave {embedding.shape[0]} rows for {rows} ids",
                 expected="one row for each id, in their order",
             )
         return embedding
@@ -304,19 +232,19 @@ class PlannedBatches:
         batch, ids = next(self._queue, (0, None))
         if ids is None:
             return
-        with self._guard(self.method):
+        with self._guard(self._method):
             loaded = self._load(ids)
         labels = None
         if self._with_labels:
             if not isinstance(loaded, tuple) or len(loaded) != 2:
-                raise EmbeddingError(f"{self.method} returned {type(loaded).__name__}", expected="(inputs, labels)")
+                raise EmbeddingError(f"{self._method} returned {type(loaded).__name__}", expected="(inputs, labels)")
             loaded, labels = loaded
-            check_labels(labels, len(ids), self.method)
+            check_labels(labels, len(ids), self._method)
         # Batches before may still wait for their gradients, or for the test that they are part of. We hold them, so
         # their memory can come again only if the user's code has written over it.
         if any(_same_memory(loaded, old) or _same_memory(labels, known) for old, known in self._in_use):
             raise EmbeddingError(
-                f"{self.method} returned memory that still holds the batch before",
+                f"{self._method} returned memory that still holds the batch before",
                 expected="new memory for every batch",
                 advice="Return a copy (clone(), copy()) of a buffer that you use again.",
             )

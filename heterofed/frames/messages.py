@@ -28,6 +28,9 @@ MOST_PARTIES = 1000
 MOST_ASKED = 65_536
 """Rows of one `Ask` at most: what both ends hold of a request has its bound in it."""
 
+MOST_POINTS = 64  # that one party offers to go on from
+MOST_LOCAL_STEPS = 1000  # with one exchange
+
 PLACE_BYTES = 4
 """Size of a place among the shared ids, in bytes."""
 
@@ -78,7 +81,7 @@ class CheckIn(Message, frozen=True):
     """True: I go on from a checkpoint if I have one."""
     run: Run
     """The run whose shared ids I still know, named by the session in which they were matched; empty: none."""
-    points: Annotated[tuple[Count, ...], Meta(max_length=64)]
+    points: Annotated[tuple[Count, ...], Meta(max_length=MOST_POINTS)]
     """After how many batches of that run I can go on; 0 is its start."""
     threads: Count = 0
     """How many threads I compute with; 0: I do not compute."""
@@ -95,7 +98,7 @@ class Terms(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
     max_staleness: Annotated[int, Meta(ge=0, le=MOST_AHEAD)] = 0
     """How many batches a collaborator may be ahead of the gradients that it has applied."""
-    local_steps: Annotated[int, Meta(ge=1, le=1000)] = 1
+    local_steps: Annotated[int, Meta(ge=1, le=MOST_LOCAL_STEPS)] = 1
     """Steps that every party makes with one exchange."""
     batches_per_message: Annotated[int, Meta(ge=1, le=MOST_AHEAD)] = 1
     """Embeddings that travel in one message, and then their gradients."""
@@ -129,7 +132,7 @@ class Welcome(Message, frozen=True):
     """True: every party still knows the shared ids of one run, so they are not matched again."""
     resume: Count
     """All parties go on after so many batches; 0: from the start."""
-    exchange: Terms = LOCK_STEP
+    terms: Terms = LOCK_STEP
 
 
 class PsiPart(Message, frozen=True):

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from heterofed.errors import ConfigError, NotAllowed
 from heterofed.hub.access import Actor, UserRole, check_role
 from heterofed.hub.schema import LONGEST_USER, member_table, token_table, user_table
+from heterofed.tasks.stored import utc, utc_or_none
 
 TOKEN_BYTES = 32
 TOKEN_START = "hub_"  # noqa: S105 - how they all begin
@@ -207,7 +208,7 @@ def add_token(
         "expires_at": expires_at,
     }
     number = connection.execute(token_table.insert().values(**values).returning(token_table.c.id)).scalar_one()
-    return NewToken(token, int(number), None if expires_at is None else utc(expires_at))
+    return NewToken(token, int(number), utc_or_none(expires_at))
 
 
 def revoke(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
@@ -226,9 +227,9 @@ def tokens_of(connection: sa.Connection, user: sa.Row[Any]) -> tuple[Token, ...]
             check_role(row.role),
             row.label,
             utc(row.made_at),
-            _maybe(row.expires_at),
-            _maybe(row.revoked_at),
-            _maybe(row.last_used_at),
+            utc_or_none(row.expires_at),
+            utc_or_none(row.revoked_at),
+            utc_or_none(row.last_used_at),
             row.task_id,
             row.party,
         )
@@ -250,12 +251,3 @@ def members_of(connection: sa.Connection, task_id: str) -> tuple[Member, ...]:
 def user_of(row: sa.Row[Any]) -> User:
     """Return a row as a value."""
     return User(row.name, check_role(row.role), bool(row.admin), row.message_endpoint, utc(row.created_at))
-
-
-def utc(seconds: float) -> datetime:
-    """Return a stored time, with its time zone."""
-    return datetime.fromtimestamp(seconds, tz=timezone.utc)
-
-
-def _maybe(seconds: float | None) -> datetime | None:
-    return None if seconds is None else utc(seconds)

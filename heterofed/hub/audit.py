@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from heterofed.hub.access import Actor
 from heterofed.hub.schema import audit_table
+from heterofed.tasks.stored import utc
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read(connection: sa.Connection, after: int, limit: int) -> tuple[AuditEntry,
     return tuple(
         AuditEntry(
             row.number,
-            datetime.fromtimestamp(row.at, tz=timezone.utc),
+            utc(row.at),
             row.user,
             row.action,
             row.task_id,

@@ -75,8 +75,8 @@ class Operations:
         ).all()
         mine = [(row.role, row.feature_key) for row in members if row.user_id == actor.user_id]
         unclaimed = frozenset(task.feature_keys) - {row.feature_key for row in members}
-        host = next((party.feature_key for party in task.parties if party.role == "host"), None)
-        return task, ties_of(actor, mine, host, unclaimed)
+        host = task.host
+        return task, ties_of(actor, mine, host.feature_key if host else None, unclaimed)
 
     def require(self, actor: Actor, action: str, task_id: str, party: str | None = None) -> Task:
         """Return a task if an actor may do one of `access.RULES` to it or to its party.

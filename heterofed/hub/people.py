@@ -271,7 +271,7 @@ class People(Operations):
                 connection, user_id, "party", f"invitation of {party}", lives_s, task_id=task_id, party=party
             )
             audit.note(connection, actor, "invite", task_id=task_id, detail=f"{party}, token {made.id}")
-        host = next((each for each in task.parties if each.role == "host" and each.feature_key != party), None)
+        host = task.host if task.host and task.host.feature_key != party else None
         invitation = Invitation(
             task=task_id,
             party=party,

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ from heterofed.tasks.course import Event, LogEntry, Measured, Measurement, Notif
 from heterofed.tasks.interface import KEEP, Keep
 from heterofed.tasks.model import PartyStatus, Role, Task, TaskStatus
 from heterofed.tasks.options import TrainerOptions, UncertaintyName
+from heterofed.tasks.stored import utc
 from heterofed.tasks.tables import event_table, log_table, metric_table, output_table
 
 
@@ -299,14 +300,7 @@ class Hub(People):
         with self._for(actor) as connection:
             rows = connection.execute(query.order_by(each.c.number).limit(limit)).all()
         return tuple(
-            Notification(
-                row.number,
-                row.notification_type,
-                json.loads(row.body),
-                row.task_id,
-                row.party,
-                datetime.fromtimestamp(row.at, tz=timezone.utc),
-            )
+            Notification(row.number, row.notification_type, json.loads(row.body), row.task_id, row.party, utc(row.at))
             for row in rows
         )
 

@@ -97,8 +97,8 @@ def larger_is_better(name: str) -> bool | None:
     return False if name == "std" else _metrics_of([name])[name][1]
 
 
-_LESS = ("loss", "error", "mse", "rmse", "mae")
-_MORE = ("acc", "accuracy", "auc", "f1", "precision", "recall")
+_LESS = ("loss", "error", "brier", "mse", "rmse", "mae")
+_MORE = ("acc", "accuracy", "auc", "f1", "precision", "recall", "r2", "match")
 
 
 def direction_of(scalar: str) -> bool | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,17 +13,14 @@ import numpy as np
 
 from heterofed.errors import ConfigError, DataError
 from heterofed.files import write_whole
-from heterofed.metrics.runs import MOST_ROUNDS_AS_BARS, WAIT, Floats, Party, Run, human_bytes, known_in, short
+from heterofed.metrics.drawing import COLOURS, DASHES, INK, MARKERS, RULE, calm, entries_of, named, png_of, thinned
+from heterofed.metrics.runs import MOST_ROUNDS_AS_BARS, WAIT, Floats, Party, Run, human_bytes, known_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Safe for colour-blind eyes: Okabe and Ito's without the yellow, which white paper swallows, and two of Tol's.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#000000", "#999933")
-COMPUTE, WIRE, REST, INK, RULE = "#4a4a4a", "#b8b8b8", "#ececec", "#222222", "#999999"
-DASHES = ("-", "--", "-.", ":")
-MARKERS = "os^Dv<>Pp"
+COMPUTE, WIRE, REST = "#4a4a4a", "#b8b8b8", "#ececec"
 
 DPI = 120
 WIDTH, LEFT, RIGHT, TOP = 11.0, 0.95, 2.75, 0.45
@@ -34,8 +29,6 @@ PANEL, STRIP, BESIDE, BELOW = 1.9, 1.1, 0.25, 0.6
 """Inches: the height of a panel and of a row of strips, the room between strips and below either."""
 HEADING, STRIP_TITLE, LEGEND_LINE = 0.23, 0.12, 0.17
 """Inches: the room that text takes."""
-MOST_POINTS = 2000
-"""Of a line; there are no more pixels."""
 
 _Cells = list[tuple[str, Callable[["Axes"], None]]]
 """The axes of a panel: title, and what draws into them."""
@@ -58,15 +51,8 @@ def plot_run(run: Run, out: Path) -> Path:
     """
     if out.suffix.lower() != ".png":
         raise ConfigError(f"no picture can be written as {out}", expected="a name that ends in .png")
-    figure = figure_of(run)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    picture = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that no font here has
-        canvas: Any = FigureCanvasAgg(figure)  # its method has no annotations
-        canvas.print_png(picture)
-    return write_whole(out, lambda file: file.write(picture.getvalue()))
+    picture = png_of(figure_of(run))
+    return write_whole(out, lambda file: file.write(picture))
 
 
 def figure_of(run: Run) -> Figure:
@@ -101,7 +87,7 @@ def figure_of(run: Run) -> Figure:
         f"{len(run.parties)} parties" if len(run.parties) > 1 else "1 party",
         *([f"rounds {rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else f"round {rounds[0]}"] if rounds else []),
     ]
-    figure.text(LEFT / WIDTH, 1 - 0.4 / height, f"{_shown(run.name)}: {', '.join(told)}", fontsize=13, color=INK)
+    figure.text(LEFT / WIDTH, 1 - 0.4 / height, f"{named(run.name)}: {', '.join(told)}", fontsize=13, color=INK)
     return figure
 
 
@@ -110,10 +96,7 @@ def _lay_out(figure: Figure, panels: Mapping[str, _Cells]) -> float:
     blocks = []
     for title, cells in panels.items():
         drawn = [_axes(figure, title, name, draw) for name, draw in cells]
-        entries: dict[str, Any] = {}
-        for axes in drawn:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                entries.setdefault(label, handle)
+        entries = entries_of(*drawn)
         rows = -(-len(cells) // 3)
         legend = LEGEND_LINE * sum(1 + label.count("\n") for label in entries)
         above = 2 * HEADING + (STRIP_TITLE if cells[0][0] else 0.0)
@@ -140,13 +123,8 @@ def _lay_out(figure: Figure, panels: Mapping[str, _Cells]) -> float:
 
 def _axes(figure: Figure, panel: str, title: str, draw: Callable[[Axes], None]) -> Axes:
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), label=f"{panel}: {title}" if title else panel, facecolor="white")
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.set_title(_shown(title), loc="left", fontsize=9, color=INK)
+    calm(axes, grid="y").set_title(named(title), loc="left", fontsize=9, color=INK)
     draw(axes)
-    axes.tick_params(labelsize=8, color=RULE, labelcolor=INK)
     return axes
 
 
@@ -164,12 +142,6 @@ def _finish(axes: Axes, run: Run, *, bars: bool = False) -> None:
         plain.set_scientific(False)
         large = max(map(abs, axes.get_ylim())) >= 1e5
         axes.yaxis.set_major_formatter(ticker.EngFormatter() if large else plain)
-
-
-def _shown(name: str) -> str:
-    """Return a name as matplotlib shall draw it: short enough, no formula, no legend entry left out."""
-    name = short(name)
-    return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
 
 
 def _colours(run: Run) -> dict[str, str]:
@@ -192,9 +164,9 @@ def _draw_loss(run: Run, axes: Axes) -> None:
         smooth = _smoothed(values, max(1, len(values) // 60))
         meaning = "\nmean of the round so far" if name == "mean_loss" else ""
         style: dict[str, Any] = {"color": _colours(run)[party.name], "zorder": 3 - 0.1 * number}  # the host on top
-        axes.plot(*_thinned(at, values), **style, linewidth=0.6, alpha=0.3)
+        axes.plot(*thinned(at, values), **style, linewidth=0.6, alpha=0.3)
         style |= {"linestyle": DASHES[number % len(DASHES)], "marker": "o" if len(at) <= MOST_ROUNDS_AS_BARS else ""}
-        axes.plot(*_thinned(at, smooth), **style, linewidth=1.6, markersize=4, label=_shown(party.name) + meaning)
+        axes.plot(*thinned(at, smooth), **style, linewidth=1.6, markersize=4, label=named(party.name) + meaning)
         smallest, largest = min(smallest, np.nanmin(smooth)), max(largest, np.nanmax(smooth))
     if 0 < smallest < largest / 100:
         axes.set_yscale("log")
@@ -204,7 +176,7 @@ def _draw_loss(run: Run, axes: Axes) -> None:
 def _draw_lines(run: Run, series: Sequence[tuple[Party, str]], markers: str, axes: Axes) -> None:
     several = len({party.name for party, _ in series}) > 1
     for number, (party, name) in enumerate(series):
-        at, values = _thinned(party.positions(party.columns[name]), party.values(name))
+        at, values = thinned(party.positions(party.columns[name]), party.values(name))
         label = [party.name] * (several or name == "lr") + [name] * (name != "lr")
         axes.plot(
             at,
@@ -214,7 +186,7 @@ def _draw_lines(run: Run, series: Sequence[tuple[Party, str]], markers: str, axe
             marker=markers[number % len(markers)] if markers and len(at) <= 2 * MOST_ROUNDS_AS_BARS else "",
             markersize=4,
             linewidth=1.4,
-            label="\n".join(map(_shown, label)),
+            label="\n".join(map(named, label)),
         )
     low, high = axes.get_ylim()
     if markers:
@@ -234,12 +206,6 @@ def _smoothed(values: Floats, window: int) -> Floats:
     return np.where(known, sums / np.maximum(counts, 1.0), math.nan)
 
 
-def _thinned(at: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """Return at most about MOST_POINTS points, evenly taken, the last among them."""
-    step = max(1, len(at) // MOST_POINTS)
-    return at[::-1][::step][::-1], values[::-1][::step][::-1]
-
-
 def _time_strips(run: Run) -> _Cells:
     tops: dict[str, float] = {}
     strips = {}
@@ -255,7 +221,7 @@ def _time_parts(party: Party, colours: Mapping[str, str]) -> list[_Part]:
     own = ("own compute", COMPUTE, "", party.by_round("round/compute_s"))
     wire = ("wire", WIRE, "", party.by_round("round/wire_s"))
     waits = [
-        (f"waiting for\n{_shown(peer)}", colours[peer], "////", party.by_round(WAIT + peer)) for peer in party.peers
+        (f"waiting for\n{named(peer)}", colours[peer], "////", party.by_round(WAIT + peer)) for peer in party.peers
     ]
     seconds = party.by_round("round/seconds")
     told = {number: sum(known_in(values, number) for *_, values in (own, wire, *waits)) for number in seconds}
@@ -274,7 +240,7 @@ def _traffic(run: Run) -> dict[str, list[_Part]]:
     colours = _colours(run)
     return {
         way: [
-            (_shown(party.name), colours[party.name], "", party.by_round(f"round/bytes_{way}"))
+            (named(party.name), colours[party.name], "", party.by_round(f"round/bytes_{way}"))
             for party in run.parties
             if np.nan_to_num(party.values(f"round/bytes_{way}")).any()
         ]

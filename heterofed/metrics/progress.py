@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
+from heterofed.metrics.chorus import Chorus
+
 logger = logging.getLogger("heterofed")
 
 SHOW_EVERY_S = {"bar": 0.1, "json": 0.25, "plain": 5.0}
@@ -74,12 +76,14 @@ class Progress(ABC):
 
     Args:
         party: feature key of the party.
+        chorus: words what it says, where other parties speak in the same terminal.
     """
 
     every_s = 1.0
 
-    def __init__(self, party: str) -> None:
+    def __init__(self, party: str, chorus: Chorus | None = None) -> None:
         self.now = Snapshot(party)
+        self._chorus = chorus
         self._in_round = False
         self._round_began = 0.0
         self._next_show = 0.0
@@ -94,7 +98,13 @@ class Progress(ABC):
 
     def say(self, text: str) -> None:
         """Show one line."""
-        logger.info(text)
+        line = text if self._chorus is None else self._chorus.worded(self.now.party, text)
+        if line is not None:
+            self.put(line)
+
+    def put(self, line: str) -> None:
+        """Put a line where this view's lines go."""
+        logger.info(line)
 
     def matched(self, done: int, total: int) -> None:
         """Note how far the matching of ids is, in elements; a total of 0 is not known yet."""
@@ -190,8 +200,8 @@ class JsonProgress(Progress):
 
     every_s = SHOW_EVERY_S["json"]
 
-    def __init__(self, party: str, stream: TextIO) -> None:
-        super().__init__(party)
+    def __init__(self, party: str, stream: TextIO, chorus: Chorus | None = None) -> None:
+        super().__init__(party, chorus)
         self._stream = stream
 
     def draw(self, force: bool) -> None:
@@ -213,16 +223,16 @@ class BarProgress(Progress):
 
     every_s = SHOW_EVERY_S["bar"]
 
-    def __init__(self, party: str) -> None:
-        super().__init__(party)
+    def __init__(self, party: str, chorus: Chorus | None = None) -> None:
+        super().__init__(party, chorus)
         self._bar: Any = None
 
-    def say(self, text: str) -> None:
-        """Show a line above the bar."""
+    def put(self, line: str) -> None:
+        """Put a line above the bar."""
         if self._bar is None:
-            logger.info(text)
+            logger.info(line)
         else:
-            self._bar.write(text)
+            self._bar.write(line)
 
     def begin_round(self, number: int, rounds: int | None, rows_total: int) -> None:
         """Enter a round, which gets a bar of its own."""
@@ -281,15 +291,15 @@ class BarProgress(Progress):
             self._bar = None
 
 
-def make_progress(form: str, party: str) -> Progress:
+def make_progress(form: str, party: str, chorus: Chorus | None = None) -> Progress:
     """Return the view for a form: auto, bar, plain, json or off. "auto" draws a bar where somebody can see one."""
     if form == "auto":
         form = "bar" if sys.stderr.isatty() or _in_notebook() else "plain"
     if form == "json":
-        return JsonProgress(party, sys.stdout)
+        return JsonProgress(party, sys.stdout, chorus)
     views: dict[str, type[BarProgress] | type[PlainProgress] | type[NoProgress]]
     views = {"bar": BarProgress, "plain": PlainProgress, "off": NoProgress}
-    return views[form](party)
+    return views[form](party, chorus)
 
 
 def _in_notebook() -> bool:

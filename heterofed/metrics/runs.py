@@ -116,11 +116,6 @@ class Run:
         return self.folder.resolve().name
 
     @property
-    def last_round(self) -> int:
-        """The newest round that any party has a line of; 0 if there are no rounds."""
-        return max((number for party in self.parties for number in party.spans), default=0)
-
-    @property
     def last_iteration(self) -> int:
         """The newest iteration of all lines."""
         return max(begin + length - 1 for party in self.parties for begin, length in party.spans.values())

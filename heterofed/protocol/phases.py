@@ -123,6 +123,19 @@ In every phase but the last two `Abort` is legal for both, and `Paused`, which m
 FINAL = frozenset({Phase.COMPLETED, Phase.ABORTED})
 """Nothing may be said after these."""
 
+AWAITING: Mapping[Phase, Phase] = {
+    Phase.TRAINING: Phase.AWAITING_GRADIENT,
+    Phase.TESTING: Phase.AWAITING_PROCEED,
+    Phase.PREDICTING: Phase.AWAITING_MORE,
+}
+"""Where no answer is due -> where one is."""
+
+WITHOUT_LEARNING = frozenset({Phase.TESTING, Phase.AWAITING_PROCEED, Phase.PREDICTING, Phase.AWAITING_MORE})
+"""No weights move in these, so up to `TEST_AHEAD` embeddings, besides the first, may be unanswered."""
+
+TEST_AHEAD = 3
+"""So many batches of a test, or of an answer to `Ask`, may be in flight besides the first; no result depends on it."""
+
 
 def next_phase(phase: Phase, sender: Role, message: type[Message]) -> Phase | None:
     """Return the phase after this message, or None when this phase does not allow it from this sender."""

@@ -20,22 +20,16 @@ from heterofed.frames.messages import (
     StartTest,
     Welcome,
 )
-from heterofed.protocol.phases import FINAL, Phase, Role, allowed, next_phase
-
-TEST_AHEAD = 3
-"""So many batches of a test, or of an answer to `Ask`, may be in flight besides the first.
-
-No weights move in it, so nothing depends on how many.
-"""
-
-AWAITING = {
-    Phase.TRAINING: Phase.AWAITING_GRADIENT,
-    Phase.TESTING: Phase.AWAITING_PROCEED,
-    Phase.PREDICTING: Phase.AWAITING_MORE,
-}
-"""Where no answer is due -> where one is."""
-
-_WITHOUT_LEARNING = (Phase.TESTING, Phase.AWAITING_PROCEED, Phase.PREDICTING, Phase.AWAITING_MORE)
+from heterofed.protocol.phases import (
+    AWAITING,
+    FINAL,
+    TEST_AHEAD,
+    WITHOUT_LEARNING,
+    Phase,
+    Role,
+    allowed,
+    next_phase,
+)
 
 
 class Session:
@@ -143,7 +137,7 @@ class Session:
         elif isinstance(message, StartTest | Ask):
             batch = unanswered = 0
         elif isinstance(message, Welcome):
-            self.max_staleness = message.exchange.max_staleness
+            self.max_staleness = message.terms.max_staleness
         if unanswered:
             after = AWAITING.get(after, after)
         self._moves.append((self.phase, sender, kind.__name__, after))  # words take longer than all the rest
@@ -153,4 +147,4 @@ class Session:
     @property
     def ahead(self) -> int:
         """How many embeddings, besides the first, may be unanswered in this phase."""
-        return TEST_AHEAD if self.phase in _WITHOUT_LEARNING else self.max_staleness
+        return TEST_AHEAD if self.phase in WITHOUT_LEARNING else self.max_staleness

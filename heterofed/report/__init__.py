@@ -14,9 +14,9 @@ Nothing here knows of a network or of torch. scikit-learn, matplotlib and jinja2
 
 from heterofed.report.evaluation import Evaluation, ScoredSet
 from heterofed.report.needs import can_report
-from heterofed.report.page import write_evaluation
+from heterofed.report.page import remove_evaluation, write_evaluation
 from heterofed.report.scores import main_score, scores_of
-from heterofed.report.summary import SetSummary, Summary, read_summary, summarise
+from heterofed.report.summary import SetSummary, Summary, in_rows, read_summary, summarise
 
 __all__ = [
     "Evaluation",
@@ -24,8 +24,10 @@ __all__ = [
     "SetSummary",
     "Summary",
     "can_report",
+    "in_rows",
     "main_score",
     "read_summary",
+    "remove_evaluation",
     "scores_of",
     "summarise",
     "write_evaluation",

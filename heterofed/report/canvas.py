@@ -1,18 +1,13 @@
-"""How the pictures of a report look, and how they become PNGs."""
+"""How the pictures of a report look, beyond what all our pictures have in common."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from heterofed.metrics.plots import COLOURS, DASHES, INK, RULE
-from heterofed.metrics.runs import short
-from heterofed.report.evaluation import Array
+from heterofed.metrics import drawing
+from heterofed.metrics.drawing import COLOURS, DASHES, INK, SMALL, calm, entries_of, png_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +16,9 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 4.8, 3.7
 """Inches: two fit beside each other on a wide page, and text stays legible where one is as wide as a telephone."""
 DPI = 180
-GRID, REFERENCE = "#e6e6e6", "#8a8a8a"
-SMALL = 8
-"""Points, of all but titles."""
-MOST_POINTS = 2000
+REFERENCE = "#8a8a8a"
+MOST_LETTERS = 22
+"""Of a name: pictures are narrow."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +44,13 @@ class Picture:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(WIDTH, self.height), dpi=DPI, facecolor="white", layout="constrained")
-        file = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that no font here has
-            self.draw(figure)
-            figure.savefig(file, format="png", metadata={"Software": None})
-        return file.getvalue()
+        self.draw(figure)
+        return png_of(figure)
 
 
 def styled(axes: Axes, x: str, y: str, *, grid: Literal["both", "x", "y"] | None = "both") -> Axes:
     """Give axes their names and a calm look; returns them."""
-    if grid:
-        axes.grid(axis=grid, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.tick_params(labelsize=SMALL, color=RULE, labelcolor=INK)
+    calm(axes, grid=grid)
     axes.set_xlabel(x, fontsize=SMALL, color=INK)
     axes.set_ylabel(y, fontsize=SMALL, color=INK)
     return axes
@@ -73,10 +58,7 @@ def styled(axes: Axes, x: str, y: str, *, grid: Literal["both", "x", "y"] | None
 
 def with_legend(figure: Figure, *axes: Axes, columns: int = 2) -> None:
     """Put what the axes show below the figure, each name once."""
-    entries: dict[str, Any] = {}
-    for each in axes:
-        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
+    entries = entries_of(*axes)
     if entries:
         figure.legend(
             list(entries.values()),
@@ -96,10 +78,9 @@ def line_style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number // len(COLOURS) % len(DASHES)]}
 
 
-def named(name: str, most: int = 22) -> str:
-    """Return a name as matplotlib shall draw it: in one line and short enough, no formula, no hidden entry."""
-    name = short(" ".join(name.split()), most)
-    return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
+def named(name: str, most: int = MOST_LETTERS) -> str:
+    """Return a name as a picture of a report shall have it."""
+    return drawing.named(name, most)
 
 
 def brief(count: float) -> str:
@@ -109,12 +90,3 @@ def brief(count: float) -> str:
             scaled = count / size
             return f"{scaled:.1f}{unit}" if scaled < 9.95 and scaled != int(scaled) else f"{scaled:.0f}{unit}"
     return f"{count:.0f}"
-
-
-def thinned(*lines: Array) -> Sequence[Array]:
-    """Return at most MOST_POINTS points of each, evenly taken, the ends among them."""
-    length = len(lines[0])
-    if length <= MOST_POINTS:
-        return lines
-    kept = np.unique(np.linspace(0, length - 1, MOST_POINTS).astype(np.int64))
-    return [each[kept] for each in lines]

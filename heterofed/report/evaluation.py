@@ -57,6 +57,8 @@ class Evaluation:
         title: of the page.
         label: what is predicted: the label column's name.
         facts: what else the page shall tell, for example {"rounds": "20"}.
+        remarks: sentences on what its scores can and cannot be compared with, which the page shows above them.
+        with_stand_ins: rows of the main set for which the embedding of some party was not known, and a stand-in taken.
 
     Raises:
         ConfigError: the arrays are not those of such a task, or a name is unknown or there twice.
@@ -72,6 +74,8 @@ class Evaluation:
     title: str = "Evaluation"
     label: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+    with_stand_ins: int = 0
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.sets]

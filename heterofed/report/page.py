@@ -6,13 +6,23 @@ import base64
 from importlib import resources
 from pathlib import Path
 
-from heterofed.files import make_folder, write_whole
+from heterofed.files import make_folder, refused, write_whole
 from heterofed.report.canvas import Picture
 from heterofed.report.evaluation import Evaluation
 from heterofed.report.needs import PACKAGES, need
-from heterofed.report.pictures import pictures_of
+from heterofed.report.pictures import NAMES, pictures_of
 from heterofed.report.scores import SMALLER_IS_BETTER, main_score, spoken
-from heterofed.report.summary import HOST_ALONE, Summary, drop, in_figures, in_rows, signed, summarise, write_summary
+from heterofed.report.summary import (
+    EVALUATION_FILE,
+    HOST_ALONE,
+    Summary,
+    drop,
+    in_figures,
+    in_rows,
+    signed,
+    summarise,
+    write_summary,
+)
 
 REPORT_FILE = "report.html"
 PICTURES = "pictures"
@@ -41,6 +51,23 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> tuple[Path, ...]:
     for picture, png in drawn:
         written.append(_write(pictures / f"{picture.name}.png", png))
     return tuple(written)
+
+
+def remove_evaluation(folder: Path) -> None:
+    """Remove what `write_evaluation` wrote before: a new run in its folder makes it that of something else.
+
+    Nothing is removed where there is no evaluation.json, and no picture but those that a report may have.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    if not (folder / EVALUATION_FILE).exists():
+        return
+    pictures = (folder / PICTURES / f"{name}.png" for name in NAMES)
+    # evaluation.json goes last: as long as it is there, what could not be removed is found again
+    for path in (*pictures, folder / REPORT_FILE, folder / EVALUATION_FILE):
+        with refused(path):
+            path.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: bytes) -> Path:
@@ -77,7 +104,11 @@ def _cards(summary: Summary, whole: float | None, alone: float | None) -> list[t
     """Return what is written large: name, number, what it is."""
     name = spoken(summary.compared_by)
     rows = in_rows(summary.sets[summary.main].rows)
-    cards = [(f"{name}, {summary.main}", in_figures(whole), f"{rows}, all parties" if summary.parties else rows)]
+    if summary.with_stand_ins:
+        rows = f"{rows}, {summary.with_stand_ins:,} with stand-ins"
+    elif summary.parties:
+        rows = f"{rows}, all parties"
+    cards = [(f"{name}, {summary.main}", in_figures(whole), rows)]
     if summary.host_alone:
         cards.append((f"{name}, {HOST_ALONE}", in_figures(alone), "the same rows, the host's own columns"))
         gain = drop(summary.compared_by, whole, alone)
@@ -98,9 +129,9 @@ def _contributions(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def _notes(summary: Summary) -> list[str]:
-    """Return what a reader has to know of what is missing."""
+    """Return what a reader has to know of how the scores came about, and of what is missing."""
     main = summary.sets[summary.main]
-    notes = []
+    notes = list(summary.remarks)
     if not main.rows:
         notes.append(f"{summary.main} has no rows: nothing can be said of it.")
     elif main.rows < 100:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heterofed.metrics.plots import COLOURS, DASHES, INK, MARKERS
-from heterofed.report.canvas import HEIGHT, REFERENCE, SMALL, WIDTH, Picture, brief, named, styled, thinned, with_legend
+from heterofed.metrics.drawing import COLOURS, DASHES, INK, MARKERS, SMALL, thinned
+from heterofed.report.canvas import HEIGHT, REFERENCE, WIDTH, Picture, brief, named, styled, with_legend
 from heterofed.report.evaluation import Array, Evaluation, arrays
-from heterofed.report.probabilities import pictures_of_probabilities
+from heterofed.report.probabilities import NAMES_OF_PROBABILITIES, pictures_of_probabilities
 from heterofed.report.scores import SMALLER_IS_BETTER, SPOKEN, spoken
 from heterofed.report.summary import HOST_ALONE, Summary, drop, in_figures, rounds_of, signed
 
@@ -26,6 +26,8 @@ FEW_ROWS = 3000
 """More are drawn as a density."""
 SETS = ("train", "valid", "test")
 MOST_BARS = 40
+NAMES = ("learning", "contribution", *NAMES_OF_PROBABILITIES, "predicted", "residuals")
+"""Of all pictures that a report may have."""
 
 
 def pictures_of(evaluation: Evaluation, summary: Summary) -> Iterator[Picture]:

@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from heterofed.metrics.plots import COLOURS, INK, RULE
-from heterofed.report.canvas import (
-    HEIGHT,
-    REFERENCE,
-    SMALL,
-    Picture,
-    brief,
-    line_style,
-    named,
-    styled,
-    thinned,
-    with_legend,
-)
+from heterofed.metrics.drawing import COLOURS, INK, RULE, SMALL, thinned
+from heterofed.report.canvas import HEIGHT, REFERENCE, Picture, brief, line_style, named, styled, with_legend
 from heterofed.report.evaluation import Array, Evaluation, arrays
 from heterofed.report.scores import one_against_rest
 from heterofed.report.summary import HOST_ALONE, Summary
@@ -29,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NAMES_OF_PROBABILITIES = ("roc", "precision_recall", "calibration", "confusion")
+"""Of all pictures that may be drawn here."""
 MOST_NAMED = 12
 """Classes; of more, only the worst are named, and a matrix has no numbers in its cells."""
 WORST = 3

@@ -15,6 +15,7 @@ from heterofed.report.evaluation import Array, Evaluation, ScoredSet, arrays
 from heterofed.report.needs import need
 from heterofed.report.scores import SMALLER_IS_BETTER, main_score, predicted_of, scores_of, spoken
 from heterofed.tables.answers import Task
+from heterofed.words import counted
 
 EVALUATION_FILE = "evaluation.json"
 
@@ -54,6 +55,10 @@ class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="eval
     for each label true and found, not true and found, true and missed, neither. Regression: empty."""
     history: list[dict[str, float | None]]
     facts: dict[str, str]
+    remarks: tuple[str, ...] = ()
+    """What its scores can and cannot be compared with, in sentences."""
+    with_stand_ins: int = 0
+    """Rows of the main set that were predicted with a stand-in for the embedding of some party."""
 
     def table(self) -> list[tuple[str, ...]]:
         """Return the scores as texts, header first: a line for each score, a column for each set."""
@@ -95,6 +100,8 @@ def summarise(evaluation: Evaluation) -> Summary:
         confusion=_confusion(evaluation).tolist(),
         history=[{name: _known(value) for name, value in each.items()} for each in evaluation.history],
         facts=dict(evaluation.facts),
+        remarks=tuple(evaluation.remarks),
+        with_stand_ins=evaluation.with_stand_ins,
     )
 
 
@@ -146,7 +153,8 @@ def in_figures(value: float | None) -> str:
 
 def in_rows(count: int) -> str:
     """Return a number of rows for people."""
-    return f"{count:,} row" + "s" * (count != 1)
+    _, noun = counted(count, "row").split()
+    return f"{count:,} {noun}"
 
 
 def signed(value: float) -> str:

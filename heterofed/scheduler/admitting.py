@@ -67,7 +67,7 @@ def check_same_run(ours: Standing, check_in: CheckIn, peer: str) -> None:
         )
 
 
-def check_doors(
+def check_batching(
     here: Mapping[str, CheckIn], host: str, *, own_batches: bool, shuffle: bool, terms: Terms = LOCK_STEP
 ) -> None:
     """Refuse collaborators that could not follow the host's batches.

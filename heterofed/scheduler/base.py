@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from torch import nn
 from torch.optim import Optimizer
 
@@ -22,12 +21,14 @@ from heterofed.errors import (
     TaskFailed,
 )
 from heterofed.features.alignment import OrderedIds, checked_ids
-from heterofed.files import make_folder, refused
+from heterofed.files import held, make_folder
 from heterofed.frames.messages import Split
-from heterofed.metrics.progress import logger
+from heterofed.metrics.progress import AFTER_MATCHING, logger
 from heterofed.scheduler.checks import check_matchings
 from heterofed.scheduler.keeping import Keeping
+from heterofed.scheduler.manifest import results_folder
 from heterofed.scheduler.recovery import (
+    CHECKPOINTS,
     Alignment,
     Points,
     drop_alignment,
@@ -114,7 +115,7 @@ class Scheduler(Keeping):
         self._seat = seat
         self._recovers = recover
         if self.out_dir is None:
-            self.out_dir = Path("runs") / seat.task_id / self.feature_key
+            self.out_dir = results_folder(seat.task_id, self.feature_key)
         seat.progress.say(f"{self.feature_key} takes part in {seat.task_name} (task {seat.task_id})")
         try:
             with presence(seat, self._give_up), ExitStack() as self._at_the_end:
@@ -236,7 +237,7 @@ class Scheduler(Keeping):
             check_matchings(self._matchings)
             drop_alignment(self._checkpoints)
         alignment = kept or Alignment(self._session_key, list(self._match(seat)))
-        seat.progress.phase("comparing the splits")
+        seat.progress.phase(AFTER_MATCHING)
         if self._intersection is None or list(self._intersection) != alignment.shared:
             if self._models_made and self.models_after_alignment:
                 raise AlignmentError(
@@ -308,7 +309,7 @@ class Scheduler(Keeping):
     @property
     def _checkpoints(self) -> Path:
         """The folder of this party's checkpoints."""
-        return self._results_folder / "checkpoints"
+        return self._results_folder / CHECKPOINTS
 
     @property
     def _untouched(self) -> bool:
@@ -317,16 +318,12 @@ class Scheduler(Keeping):
 
     def _claim_results_folder(self) -> None:
         """Make the folder for results and keep every other party out of it until this one ends."""
-        path = make_folder(self._results_folder) / ".in-use.lock"
-        with refused(path):  # outside, because a Timeout is an OSError too
-            try:
-                self._at_the_end.enter_context(FileLock(path).acquire(timeout=0))
-            except Timeout:
-                raise ConfigError(
-                    f"another running party writes to {self._results_folder}",
-                    expected="a folder of its own for every party",
-                    advice="Give each party its own out_dir.",
-                ) from None
+        taken = ConfigError(
+            f"another running party writes to {self._results_folder}",
+            expected="a folder of its own for every party",
+            advice="Give each party its own out_dir.",
+        )
+        self._at_the_end.enter_context(held(make_folder(self._results_folder) / ".in-use.lock", taken))
 
     def _split_ids(self, intersection: Sequence[str]) -> None:
         """Let the user split the shared ids, and check the result."""

@@ -20,27 +20,6 @@ def check_seconds(name: str, value: object) -> None:
         raise ConfigError(f"{name} is {value!r}", expected="seconds, 0 or more (0: no limit)")
 
 
-def check_count(name: str, value: object, least: int, most: int | None = None, or_none: str = "") -> None:
-    """Refuse what is no whole number within bounds.
-
-    Args:
-        name: of the argument.
-        value: of the argument.
-        least: smallest one allowed.
-        most: largest one allowed; None: any.
-        or_none: what None means; empty: None is refused.
-
-    Raises:
-        ConfigError: `value` is something else.
-    """
-    if value is None and or_none:
-        return
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least and (most is None or value <= most):
-        return
-    bounds = f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}"
-    raise ConfigError(f"{name} is {value!r}", expected=bounds + (f", or None: {or_none}" if or_none else ""))
-
-
 def check_constructed(scheduler: object) -> None:
     """Refuse a scheduler whose constructor did not run.
 

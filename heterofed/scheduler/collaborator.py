@@ -12,7 +12,7 @@ import torch
 from heterofed.errors import PeerRestarted
 from heterofed.frames.messages import Completed, Split, Welcome
 from heterofed.scheduler.base import Scheduler
-from heterofed.scheduler.collaborator_trainer import CollaboratorTrainer
+from heterofed.scheduler.batches.collaborator_trainer import CollaboratorTrainer
 from heterofed.scheduler.gathering import check_in
 from heterofed.scheduler.launch import launch
 from heterofed.scheduler.leaving import await_dismissal
@@ -35,7 +35,7 @@ class CollaboratorScheduler(Scheduler):
     `calculation_timeout` and its own `schedule_timeout` together.
     """
 
-    _host_key = ""
+    _host = ""
     _patience_s = 0.0
     _collaborators: Sequence[str] = ()
     _rounds_in_all: int | None = None
@@ -54,21 +54,31 @@ class CollaboratorScheduler(Scheduler):
         return launch(self, task_id, host=False, recover=recover)
 
     def answer_predictions(
-        self, task_id: str | None = None, *, limits: ServeLimits = DEFAULT_LIMITS, host_key: bytes | None = None
+        self,
+        task_id: str | None = None,
+        *,
+        limits: ServeLimits = DEFAULT_LIMITS,
+        audit: Path | None = None,
+        host_key: bytes | str | None = None,
     ) -> PredictionsAnswered:
         """Answer one session of the host for predictions, with the model of the completed run in `out_dir`.
 
         Args:
             task_id: the task that run must be of; None: whichever it is.
             limits: what the host may ask.
+            audit: a file to which a line of JSON is added for each event, before the host learns anything by it; this
+                user's alone, and without ids.
             host_key: the only public key that is the host; None: the one that it had in the training.
 
         Raises:
             DataError: the folder does not hold a completed run, or a file of it was changed.
+            ConfigError: `host_key` is no public key.
+            OutputError: the account cannot be kept.
             HeterofedError: the session failed; the text says whose trouble it is.
         """
         manifest = find_run(self, "collaborator", task_id)
-        return answer_session(self, manifest, limits, wait_s=self.settings.gather_timeout_s, host_key=host_key)
+        wait_s = self.settings.gather_timeout_s
+        return answer_session(self, manifest, limits, wait_s=wait_s, audit=audit, host_key=host_key)
 
     def serve_predictions(
         self,
@@ -78,7 +88,7 @@ class CollaboratorScheduler(Scheduler):
         audit: Path | None = None,
         stop: threading.Event | None = None,
         sessions: int | None = None,
-        host_key: bytes | None = None,
+        host_key: bytes | str | None = None,
     ) -> int:
         """Answer one session after the other, as `answer_predictions`, until it is told to stop. May run in a thread.
 
@@ -87,7 +97,7 @@ class CollaboratorScheduler(Scheduler):
         Args:
             task_id: as in `answer_predictions`.
             limits: what hosts may ask; what goes beyond ends that session.
-            audit: a file to which a line of JSON is added for each event; this user's alone, and without ids.
+            audit: as in `answer_predictions`.
             stop: ends it once it is set.
             sessions: after how many it ends; None: it does not.
             host_key: as in `answer_predictions`.
@@ -121,7 +131,7 @@ class CollaboratorScheduler(Scheduler):
     @property
     def task_parties(self) -> tuple[str, ...]:
         """Feature keys of all parties; host first once this one has met it."""
-        return (self._host_key, *self._collaborators) if self._host_key else super().task_parties
+        return (self._host, *self._collaborators) if self._host else super().task_parties
 
     @property
     def _rounds(self) -> int | None:
@@ -143,14 +153,14 @@ class CollaboratorScheduler(Scheduler):
             rejoin_timeout_s=self.rejoin_timeout,
             threads=torch.get_num_threads(),
         )
-        self._host_key = link.peers[0]
+        self._host = link.peers[0]
         self._session_key = welcome.session
         self._collaborators = welcome.parties[1:]
         self._rounds_in_all = welcome.max_rounds or None
         self._patience_s = self._patience(welcome)
-        self._terms = welcome.exchange
+        self._terms = welcome.terms
         if said := summary(self._terms):
-            seat.progress.say(f"{self._host_key} declares: {said}")
+            seat.progress.say(f"{self._host} declares: {said}")
         return Agreement(welcome.resume, welcome.matched)
 
     def _end_session(self, restarted: PeerRestarted) -> None:
@@ -177,22 +187,22 @@ class CollaboratorScheduler(Scheduler):
             self._local_ids,
             job,
             seat.progress,
-            host=self._host_key,
+            host=self._host,
             collaborators=self._collaborators,
         )
         return matched.ids or []
 
     def _compare_splits(self, ours: Split) -> None:
-        self._linked.send(self._host_key, ours, self._room_s)
+        self._linked.send(self._host, ours, self._room_s)
         _, theirs = self._linked.expect(
-            Split, from_=[self._host_key], waiting_for="digests of its split", timeout_s=self._patience_s
+            Split, from_=[self._host], waiting_for="digests of its split", timeout_s=self._patience_s
         )
-        compare_splits(self._host_key, theirs, self.feature_key, ours)
+        compare_splits(self._host, theirs, self.feature_key, ours)
 
     def _complete(self, seat: Seat) -> TaskResult:
         seat.progress.phase("completing the task")
         result = self._write_outputs()
         seat.record.outputs(self._for_the_record, host=False)
-        self._linked.send(self._host_key, Completed(self.trainer.round), self._room_s)
+        self._linked.send(self._host, Completed(self.trainer.round), self._room_s)
         await_dismissal(self._linked, seat, self._patience_s)
         return result

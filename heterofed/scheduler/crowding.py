@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 
-from heterofed.training.threads import cores, threads_each
+from heterofed.cores import cores
+from heterofed.training.threads import threads_each
 from heterofed.wire.transport import Transport
 
 

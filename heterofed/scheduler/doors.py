@@ -14,7 +14,7 @@ from heterofed.tasks.directory import Directory, HostAddress, host_in
 from heterofed.tasks.guests import GuestList
 from heterofed.tasks.model import Task
 from heterofed.wire.headers import HEADER_BYTES
-from heterofed.wire.keys import load_or_create
+from heterofed.wire.keys import keys_folder, load_or_create
 from heterofed.wire.transport import Transport
 from heterofed.wire.zeromq import CollaboratorTransport, HostTransport, only_loopback
 
@@ -43,7 +43,7 @@ class Door(ABC):
         self._me = feature_key
         self._settings = settings
         self._progress = progress
-        self._pair = load_or_create(settings.home / "keys", feature_key)
+        self._pair = load_or_create(keys_folder(settings.home), feature_key)
         self._open()
 
     @abstractmethod

@@ -53,10 +53,10 @@ def gather(
     calculation_timeout_s: float,
     standing: Standing = FRESH,
     timeout_s: float | None = None,
+    again: bool = False,
     reveal: Reveal = "both",
     terms: Terms = LOCK_STEP,
     purpose: Purpose = "train",
-    wait_s: float | None = None,
     without_the_late: bool = False,
 ) -> Gathered:
     """Wait for every collaborator, then welcome them all; the host's side.
@@ -70,13 +70,11 @@ def gather(
         max_rounds: told to the collaborators.
         calculation_timeout_s: told to the collaborators, in seconds.
         standing: from where this party can go on.
-        timeout_s: how long to wait, in seconds; 0: for ever; a party whose link is up gets the time of a step at least.
-            By default, where the parties have not met yet, as the settings say.
+        timeout_s: how long to wait, in seconds; 0: for ever; by default as the settings say.
+        again: whether the parties have met before: one whose link is up then gets the time of a step at least.
         reveal: who is to learn which ids are shared.
         terms: how batches are to be exchanged; told to the collaborators.
         purpose: what the session is for; who comes for something else is turned away.
-        wait_s: how long to wait where the parties have not met yet, in seconds; 0: for ever; by default as the
-            settings say.
         without_the_late: whether the session begins without those that have not come in time; `link.peers` are then
             those that have.
 
@@ -86,9 +84,7 @@ def gather(
             predictions one has loaded another run.
         PeerRestarted: a collaborator was started again while the others were welcomed.
     """
-    again = timeout_s is not None
-    first = seat.settings.gather_timeout_s if wait_s is None else wait_s
-    limit = first if timeout_s is None else timeout_s
+    limit = seat.settings.gather_timeout_s if timeout_s is None else timeout_s
     deadline = Deadline(limit, seat.clock)
     computing = Deadline(calculation_timeout_s, seat.clock)
     here: dict[str, CheckIn] = {}
@@ -155,7 +151,7 @@ def gather(
                 calculation_timeout_s=calculation_timeout_s,
                 matched=agreement.matched,
                 resume=agreement.point,
-                exchange=terms,
+                terms=terms,
             ),
         )
     return Gathered(session, here, agreement)

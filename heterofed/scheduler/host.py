@@ -13,17 +13,19 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from heterofed.checks import check_count
 from heterofed.config import Settings
 from heterofed.errors import ConfigError
 from heterofed.grads.optimizer import OptimizerFacade
 from heterofed.metrics.calculator import score
-from heterofed.scheduler.checks import check_count, check_seconds
+from heterofed.scheduler.batches.host_trainer import HostTrainer
+from heterofed.scheduler.checks import check_seconds
 from heterofed.scheduler.host_course import HostCourse
-from heterofed.scheduler.host_trainer import HostTrainer
 from heterofed.scheduler.launch import launch
 from heterofed.scheduler.party import LEAST_KEPT
 from heterofed.scheduler.predicting.loading import find_run
-from heterofed.scheduler.predicting.opening import Absent, predicting
+from heterofed.scheduler.predicting.opening import predicting
+from heterofed.scheduler.predicting.predicted import Absent
 from heterofed.scheduler.predicting.predictions import Predictions
 from heterofed.scheduler.predicting.seat import prediction_seat
 from heterofed.scheduler.seat import TaskResult

@@ -10,23 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError, HeterofedError, PeerRestarted
 from heterofed.features.batches import shuffled
 from heterofed.frames.messages import Completed, CompleteTask, Split
 from heterofed.protocol.phases import Role
-from heterofed.scheduler.admitting import check_doors
+from heterofed.scheduler.admitting import check_batching
 from heterofed.scheduler.base import Scheduler
-from heterofed.scheduler.checks import check_count
+from heterofed.scheduler.batches.exchange import HostExchange
+from heterofed.scheduler.batches.host_trainer import HostTrainer
 from heterofed.scheduler.crowding import crowding, on_one_machine
-from heterofed.scheduler.exchange import HostExchange
 from heterofed.scheduler.gathering import gather
-from heterofed.scheduler.host_trainer import HostTrainer
 from heterofed.scheduler.leaving import dismiss
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import job_of, match_as_host
 from heterofed.scheduler.predicting.asking import Asker
 from heterofed.scheduler.predicting.drawing import Drawing
-from heterofed.scheduler.predicting.evaluating import evaluating
 from heterofed.scheduler.predicting.means import take_means, write_means
 from heterofed.scheduler.predicting.predictions import Predictions
 from heterofed.scheduler.seat import Seat, TaskResult
@@ -35,6 +34,7 @@ from heterofed.scheduler.standing import Agreement, Standing
 from heterofed.scheduler.templates import HostTemplates
 from heterofed.scheduler.terms import needs_plan
 from heterofed.tasks.model import Task, TaskStatus
+from heterofed.training.evaluating import evaluating
 
 
 class HostCourse(Scheduler, HostTemplates):
@@ -159,6 +159,7 @@ class HostCourse(Scheduler, HostTemplates):
             calculation_timeout_s=self.calculation_timeout,
             standing=standing,
             timeout_s=self.rejoin_timeout if self._met else None,
+            again=self._met,
             terms=self._terms,
         )
         self._session_key = gathered.session
@@ -166,7 +167,7 @@ class HostCourse(Scheduler, HostTemplates):
         threads = {self.feature_key: torch.get_num_threads(), **{peer: each.threads for peer, each in here.items()}}
         if self._on_one_machine and (crowded := crowding(threads)):
             self._warn_once(crowded)
-        check_doors(here, self.feature_key, own_batches=self.own_batches, shuffle=self.shuffle, terms=self._terms)
+        check_batching(here, self.feature_key, own_batches=self.own_batches, shuffle=self.shuffle, terms=self._terms)
         strange = [peer for peer, each in here.items() if each.own_batches]
         if strange and self._concludes:
             raise ConfigError(
@@ -197,7 +198,7 @@ class HostCourse(Scheduler, HostTemplates):
         return match_as_host(self._linked, self._local_ids, job, seat.progress).ids or []
 
     def _compare_splits(self, ours: Split) -> None:
-        splits = self._batch_exchange.collect(Split, "digests of its split", self.calculation_timeout)
+        splits = self._linked.collect(Split, "digests of its split", self.calculation_timeout)
         for peer, theirs in splits.items():
             compare_splits(peer, theirs, self.feature_key, ours)
         self._linked.broadcast(ours, self._room_s)
@@ -269,15 +270,14 @@ class HostCourse(Scheduler, HostTemplates):
         self._seen_at_the_end = asker.seen
 
     def _own_artifacts(self, folder: Path) -> tuple[Path, ...]:
-        kept = super()._own_artifacts(folder)
-        return kept if self._means is None else (*kept, write_means(folder, self._means))
+        return (*super()._own_artifacts(folder), *write_means(folder, self._means or {}))
 
     def _complete(self, seat: Seat) -> TaskResult:
         self._conclude()
         seat.progress.phase("completing the task")
         self._linked.broadcast(CompleteTask(self.trainer.round), self._room_s)
         result = self._write_outputs()
-        self._batch_exchange.collect(Completed, "word that its model is written", self._step_and_answer_s)
+        self._linked.collect(Completed, "word that its model is written", self._step_and_answer_s)
         seat.record.outputs(self._for_the_record, host=True)
         seat.record.task_is(TaskStatus.COMPLETED)
         dismiss(self._linked)

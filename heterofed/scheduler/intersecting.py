@@ -135,8 +135,7 @@ class Intersection:
         matched = match_as_host(link, self._ids, job, seat.progress)
         self._keep_result(matched)
         link.broadcast(CompleteTask(0), self._timeout_s)
-        for peer in link.peers:
-            link.expect(Completed, from_=[peer], waiting_for="last word", timeout_s=self._timeout_s)
+        link.collect(Completed, "last word", self._timeout_s)
         seat.record.task_is(TaskStatus.ONGOING)
         seat.record.task_is(TaskStatus.COMPLETED)
         dismiss(link)

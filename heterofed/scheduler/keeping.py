@@ -9,15 +9,12 @@ from typing import Any
 
 from heterofed.metrics.progress import logger
 from heterofed.scheduler.learner import Learner
-from heterofed.scheduler.manifest import RunManifest, digests, write_manifest
-from heterofed.scheduler.outputs import find_outputs, write_outputs
-from heterofed.scheduler.predicting.moments import write_moments
+from heterofed.scheduler.manifest import RunManifest, digests, results_folder, write_manifest
+from heterofed.scheduler.moments import write_moments
+from heterofed.scheduler.outputs import find_outputs, weights_file, write_outputs
 from heterofed.scheduler.seat import TaskResult
 from heterofed.tasks.model import Task
 from heterofed.uncertainty import SwagHook, SwagMoments
-
-MODEL_FILES = {"feature": "feature_model_{key}", "infer": "infer_model"}
-"""Part of a run -> the name of the file with its weights, without ".pt"; {key} is the feature key."""
 
 
 class Keeping(Learner):
@@ -40,7 +37,7 @@ class Keeping(Learner):
         Raises:
             DataError: its results folder does not hold the end of a run.
         """
-        folder = self.out_dir or Path("runs") / task_id / self.feature_key
+        folder = self.out_dir or results_folder(task_id, self.feature_key)
         self.out_dir = folder
         if task is not None:
             self._obey_completed(task)
@@ -51,16 +48,14 @@ class Keeping(Learner):
         )
 
     def _write_outputs(self) -> TaskResult:
-        models = {MODEL_FILES[name].format(key=self.feature_key): each for name, each in self._kept_models().items()}
+        models = {weights_file(part, self.feature_key): each for part, each in self._kept_models().items()}
         folder = self._results_folder
         files = self._for_the_record = write_outputs(folder, models, self._metric_sets)
         with self._calling("write_artifacts"):
             artifacts = (*self._own_artifacts(folder), *(Path(each) for each in self.write_artifacts(folder)))
         with self._calling("describe_run"):
             about = self.describe_run()
-        manifest = write_manifest(
-            folder, self._manifest(about, [*(folder / f"{name}.pt" for name in models), *artifacts])
-        )
+        manifest = write_manifest(folder, self._manifest(about, [*(folder / name for name in models), *artifacts]))
         files = (*files, *artifacts, manifest)
         return TaskResult(self.task_id, self.feature_key, self.trainer.round, folder, files, dict(self._metric_sets))
 

@@ -9,23 +9,24 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from heterofed.config import Settings
 from heterofed.errors import ConfigError
-from heterofed.files import make_folder, refused
-from heterofed.metrics.progress import Progress, make_progress, show_logs
+from heterofed.files import held
+from heterofed.metrics.progress import Progress, logger, make_progress, show_logs
 from heterofed.scheduler.checks import check_constructed
 from heterofed.scheduler.doors import CollaboratorDoor, Door, HostDoor, check_not_over
-from heterofed.scheduler.plainly import print_errors_plainly
+from heterofed.scheduler.plainly import interrupts_plainly, print_errors_plainly
 from heterofed.scheduler.record import StoreRecord
 from heterofed.scheduler.reporter import PATIENCE_S, SHORT_PATIENCE_S
 from heterofed.scheduler.seat import TERMINATED, Seat, TaskResult
-from heterofed.tasks.directory import Directory, open_directory
+from heterofed.tasks.directory import Directory, open_directory, running_lock
 from heterofed.tasks.model import PartyStatus, Task, TaskStatus
 
 if TYPE_CHECKING:  # it brings torch, which those who only match ids do without
     from heterofed.scheduler.base import Scheduler
+
+GO_ON = "start all parties again with recover=True (--recover)"
+"""What a user does after a party was stopped."""
 
 OpenDoor = Callable[[Directory, Task, str, Settings, Progress, StoreRecord], Door]
 """Takes a party's place in a task's record, and knows the way to the others."""
@@ -44,7 +45,7 @@ def launch(scheduler: Scheduler, task_id: str, *, host: bool, recover: bool = Fa
         HeterofedError: the task cannot go on; as an uncaught error of a script it prints as one message.
     """
     check_constructed(scheduler)
-    from heterofed.scheduler.processes import on_all_processes  # these bring torch, as the scheduler has
+    from heterofed.scheduler.replicas.processes import on_all_processes  # these bring torch, as the scheduler has
     from heterofed.training.threads import use_threads
 
     use_threads(scheduler.settings.threads)
@@ -55,7 +56,9 @@ def _launch_here(scheduler: Scheduler, task_id: str, host: bool, recover: bool) 
     if recover and (task := open_directory(scheduler.settings, task_id).find(task_id)).status is TaskStatus.COMPLETED:
         show_logs(scheduler.settings.progress)
         return scheduler.completed_before(task_id, task)
-    with seat_in(task_id, scheduler.feature_key, scheduler.settings, host=host, name=scheduler.name) as seat:
+    with seat_in(
+        task_id, scheduler.feature_key, scheduler.settings, host=host, name=scheduler.name, go_on=GO_ON
+    ) as seat:
         return scheduler.take_part(seat, recover=recover)
 
 
@@ -82,6 +85,7 @@ def seat_in(
     check: Callable[[Task, str], None] = _check_may_start,
     make_record: Callable[..., StoreRecord] = StoreRecord,
     open_door: OpenDoor | None = None,
+    go_on: str | None = None,
 ) -> Iterator[Seat]:
     """Give a party its place in a task of this machine's store, and free it at the end.
 
@@ -94,6 +98,7 @@ def seat_in(
         check: refuses a task that this party may not start in.
         make_record: keeps the task's course; arguments as `StoreRecord`.
         open_door: the way to the others; by default that of its role.
+        go_on: what the user does to go on after SIGTERM or Ctrl-C.
 
     Raises:
         ConfigError: there is no such task or party, it may not start, or it runs already.
@@ -105,18 +110,14 @@ def seat_in(
     directory = open_directory(settings, task_id)
     task = directory.find(task_id)
     check(task, feature_key)
-    with ended_by_sigterm(), ExitStack() as at_the_end:
-        path = make_folder(settings.home / "running") / f"{task_id}-{feature_key}.lock"
-        with refused(path):  # outside, because a Timeout is an OSError too
-            try:
-                at_the_end.enter_context(FileLock(path).acquire(timeout=0))
-            except Timeout:
-                raise ConfigError(
-                    f"another process of this machine already runs as {feature_key} in task {task_id}",
-                    party=feature_key,
-                    expected="a feature_key of its own for every party",
-                    advice="Wait for it or stop it; if it is another party, give each its own feature_key.",
-                ) from None
+    with _says_that_it_was_stopped(feature_key, go_on), ended_by_sigterm(), ExitStack() as at_the_end:
+        taken = ConfigError(
+            f"another process of this machine already runs as {feature_key} in task {task_id}",
+            party=feature_key,
+            expected="a feature_key of its own for every party",
+            advice="Wait for it or stop it; if it is another party, give each its own feature_key.",
+        )
+        at_the_end.enter_context(held(running_lock(settings.home, task_id, feature_key), taken))
         progress = make_progress(settings.progress, feature_key)
         record = make_record(directory, task, feature_key, upload=settings.upload)
         at_the_end.push(_when_all_is_said(record))
@@ -149,6 +150,19 @@ def _when_all_is_said(record: StoreRecord) -> Callable[..., None]:
         record.reporter.close(SHORT_PATIENCE_S if hurried else PATIENCE_S)
 
     return wait
+
+
+@contextmanager
+def _says_that_it_was_stopped(feature_key: str, go_on: str | None) -> Iterator[None]:
+    """Make it a party's last line that SIGTERM or Ctrl-C has stopped it: no traceback says so."""
+    try:
+        with interrupts_plainly():
+            yield
+    except (KeyboardInterrupt, SystemExit) as told:
+        if isinstance(told, KeyboardInterrupt) or told.code == TERMINATED:
+            what = "was interrupted" if isinstance(told, KeyboardInterrupt) else "was told to end (SIGTERM)"
+            logger.warning("%s %s%s", feature_key, what, f"; to go on, {go_on}" if go_on else "")
+        raise
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from heterofed.errors import ConfigError, HeterofedError
 from heterofed.features.batches import RoundOrder
-from heterofed.features.embedder import BatchSource, EmbeddingForm, PlannedBatches, UserBatches
+from heterofed.features.embedder import BatchSource, PlannedBatches, UserBatches
+from heterofed.features.form import EmbeddingForm
 from heterofed.frames.messages import LOCK_STEP
 from heterofed.grads.cut_layer import device_of
 from heterofed.metrics.calculator import MetricCalculator
@@ -22,9 +23,9 @@ from heterofed.metrics.storage import LINE_KEYS, EventStorage
 from heterofed.metrics.tables import MetricsTable
 from heterofed.metrics.tensorboard import TensorboardWriter
 from heterofed.metrics.writers import CSVWriter, EventWriter, JSONWriter
-from heterofed.scheduler.figures import ExchangeFigures, RoundFigures
+from heterofed.scheduler.batches.figures import ExchangeFigures, RoundFigures
+from heterofed.scheduler.batches.party_trainer import PartyTrainer
 from heterofed.scheduler.party import Party
-from heterofed.scheduler.party_trainer import PartyTrainer
 from heterofed.scheduler.terms import summary
 from heterofed.tasks.options import UncertaintyName
 from heterofed.training.devices import unwrapped
@@ -145,8 +146,17 @@ class Learner(Party):
     def feature_model(self) -> nn.Module:
         """This party's feature model, made at its first use."""
         model = self._made_model("make_feature_model", self.make_feature_model)
-        if isinstance(model, nn.Module) and not self.is_feature_trainable:
+        if not isinstance(model, nn.Module):
+            return model
+        if not self.is_feature_trainable:
             model.requires_grad_(False)
+        said = vars(self).pop("is_trainable", False)  # before there was a model
+        if said and not _learns(model) and self._seat is not None and self.feature_key != self.task_parties[0]:
+            raise ConfigError(
+                "the feature model has no parameter that learns, and the host was told that it learns",
+                expected="is_feature_trainable=False where a model is made after the matching and does not learn",
+                advice="Give it to this party's class; `heterofed train` has --frozen for it.",
+            )
         return model
 
     def _made_model(self, method: str, make: Callable[[], nn.Module]) -> nn.Module:
@@ -167,10 +177,12 @@ class Learner(Party):
 
     @cached_property
     def is_trainable(self) -> bool:
-        """False when the feature model is frozen or has no parameter that learns, as far as it is made by then."""
-        if self.models_after_alignment:
-            return self.is_feature_trainable
-        return self.is_feature_trainable and any(each.requires_grad for each in self.feature_model.parameters())
+        """False when the feature model is frozen or has no parameter that learns.
+
+        Of models that are made after the matching, what the host is told before goes by `is_feature_trainable` alone.
+        """
+        made = "feature_model" in vars(self) or not self.models_after_alignment
+        return self.is_feature_trainable and (not made or _learns(self.feature_model))
 
     # --- for the trainer ----------------------------------------------------------------------------------------------
 
@@ -315,6 +327,10 @@ class Learner(Party):
 
     def _kept_optimizers(self) -> dict[str, Optimizer]:
         return {"feature": self.feature_optimizer} if self.is_trainable else {}
+
+
+def _learns(model: nn.Module) -> bool:
+    return any(each.requires_grad for each in model.parameters())
 
 
 def _put(storage: EventStorage, table: str, header: str, value: int | float) -> None:

@@ -77,6 +77,10 @@ class Line:
         first = peer or next(iter(self.sessions), "")
         return self.sessions[first].phase if first else Phase.COMPLETED
 
+    def expect_soon(self, soon: bool) -> None:
+        """Say whether what is awaited from now on is likely to come within a millisecond or two."""
+        self._transport.expect_soon(soon)
+
     # --- giving up ----------------------------------------------------------------------------------------------------
 
     def abort(self, error: HeterofedError) -> None:

@@ -225,6 +225,19 @@ class Link(Line):
                 self._notice(missing or from_, waiting_for, limit)
                 next_notice += self._settings.notice_every_s
 
+    def collect(self, kind: type[M], waiting_for: str, timeout_s: float) -> dict[str, M]:
+        """Return one message of this kind from every peer, in the order of `peers`; the deadline is one for all.
+
+        Raises:
+            as `expect`.
+        """
+        limit = Deadline(timeout_s, self.clock)
+        found: dict[str, M] = {}
+        while missing := [peer for peer in self.peers if peer not in found]:
+            peer, message = self.expect(kind, from_=missing, waiting_for=waiting_for, timeout_s=limit)
+            found[peer] = message
+        return {peer: found[peer] for peer in self.peers}
+
     def poll(self, kinds: tuple[type[AnyMessage], ...], *, from_: str, waiting_for: str) -> AnyMessage | None:
         """Return a message of these kinds from this peer if one is there now; for a party that has work meanwhile.
 

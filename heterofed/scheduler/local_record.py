@@ -13,7 +13,7 @@ from heterofed.scheduler.record import StoreRecord
 from heterofed.scheduler.seat import TaskRecord
 from heterofed.tasks.directory import STORE_FILE, Directory, open_directory
 from heterofed.tasks.joined import read_joined
-from heterofed.tasks.model import PartyStatus, Task, TaskStatus
+from heterofed.tasks.model import PartyStatus, Role, Task, TaskStatus
 
 NO_TASK = "local"
 """What a run is called that is no task."""
@@ -50,8 +50,8 @@ class SharedRecord:
         if why := self.task.why_over():
             raise ConfigError(f"task {task_id} {why}", advice="Create a new one with `heterofed task create`.")
         for party in parties:
-            role = "host" if party == parties[0] else "collaborator"
-            self._directory.store.set_party(task_id, party, role=role)  # type: ignore[arg-type]  # one of the two
+            role: Role = "host" if party == parties[0] else "collaborator"
+            self._directory.store.set_party(task_id, party, role=role)
 
     def of(self, party: str) -> TaskRecord:
         """Return one party's view of it."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from heterofed.errors import ConfigError, DataError
 from heterofed.sealed import load, save, sealed, unsealed
-from heterofed.tasks.model import check_feature_key
+from heterofed.tasks.model import Role, check_feature_key
 
 NAME = "run.json"
 CHUNK = 1 << 20
-RoleName = Literal["host", "collaborator"]
+RUNS = Path("runs")
+"""Where results go, below the working folder, where nobody names another folder."""
 
 
 class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="run"):
@@ -28,7 +29,7 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     task_name: str
     feature_key: str
     """Whose folder it is."""
-    role: RoleName
+    role: Role
     parties: tuple[str, ...]
     """Feature keys of all parties, host first."""
     run: str
@@ -76,6 +77,11 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
                 )
 
 
+def results_folder(task_id: str, feature_key: str) -> Path:
+    """Return where the results of a party go, if nobody names another folder."""
+    return RUNS / task_id / feature_key
+
+
 def write_manifest(folder: Path, manifest: RunManifest) -> Path:
     """Write a run's manifest, whole or not at all.
 
@@ -93,17 +99,20 @@ def write_manifest(folder: Path, manifest: RunManifest) -> Path:
     return save(folder / NAME, text)
 
 
-def read_manifest(folder: Path, *, role: RoleName | None = None, feature_key: str | None = None) -> RunManifest:
+def read_manifest(
+    folder: Path, *, role: Role | None = None, feature_key: str | None = None, task_id: str | None = None
+) -> RunManifest:
     """Read the manifest of a completed run.
 
     Args:
         folder: a party's results folder.
         role: what the party must have been; None: any.
         feature_key: whose it must be; None: anybody's.
+        task_id: of which task; None: any.
 
     Raises:
         DataError: there is none, or it was changed.
-        ConfigError: it is of another role or another party.
+        ConfigError: it is of another role, party or task.
     """
     path = folder / NAME
     if not path.is_file():
@@ -127,6 +136,13 @@ def read_manifest(folder: Path, *, role: RoleName | None = None, feature_key: st
             party=feature_key,
             expected=f"that of {feature_key}",
             advice="Name this party's own folder.",
+        )
+    if task_id is not None and manifest.task_id != task_id:
+        raise ConfigError(
+            f"{folder} is the run of task {manifest.task_id}",
+            party=feature_key,
+            expected=f"that of task {task_id}",
+            advice="Name the folder of that task's run.",
         )
     return manifest
 

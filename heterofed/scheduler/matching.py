@@ -123,13 +123,8 @@ def match_as_host(link: Link, ids: Sequence[str], job: MatchingJob, progress: Pr
 
 def _relay_keys(link: Link, job: MatchingJob) -> None:
     """Pass the collaborators' public keys on to each other."""
-    publics: dict[str, bytes] = {}
-    while missing := [peer for peer in link.peers if peer not in publics]:
-        peer, message = link.expect(
-            PairingKey, from_=missing, waiting_for="key for the intersection", timeout_s=job.timeout_s
-        )
-        publics[peer] = message.public
-    link.broadcast(PairingKeys(tuple(publics[peer] for peer in link.peers)), job.timeout_s)
+    keys = link.collect(PairingKey, "key for the intersection", job.timeout_s)
+    link.broadcast(PairingKeys(tuple(each.public for each in keys.values())), job.timeout_s)
 
 
 def _serve(
@@ -219,7 +214,14 @@ def _pause_s(timeout_s: float) -> float:
 
 
 def match_as_collaborator(
-    link: Link, ids: Sequence[str], job: MatchingJob, progress: Progress, *, host: str, collaborators: Sequence[str]
+    link: Link,
+    ids: Sequence[str],
+    job: MatchingJob,
+    progress: Progress,
+    *,
+    host: str,
+    collaborators: Sequence[str],
+    declared: Callable[[int], None] | None = None,
 ) -> Matched:
     """Match this collaborator's ids with the other parties'.
 
@@ -230,6 +232,7 @@ def match_as_collaborator(
         progress: shown how far it is.
         host: its feature key.
         collaborators: feature keys of all collaborators, in the host's order.
+        declared: called once with the number of the host's ids, before any of them is answered; may raise.
 
     Raises:
         AlignmentError: the host holds another result.
@@ -260,6 +263,9 @@ def match_as_collaborator(
                 # While nothing has come, the work on our own ids goes on.
                 parts = run.advance() if message is None else run.receive(message)
                 _check_count(host, run.peer_count, job)
+                if declared is not None and run.peer_count is not None:
+                    declared(run.peer_count)
+                    declared = None
                 _send_all(link, host, parts, job)
         known = matching.reveal == "both"
         counted = matching.reveal != "initiator"

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from heterofed.checks import check_count
 from heterofed.config import Settings
 from heterofed.errors import ConfigError
 from heterofed.features.alignment import OrderedIds
 from heterofed.metrics.progress import logger
 from heterofed.metrics.tables import MetricsTable, declared_metrics
 from heterofed.scheduler.calling import UserCall
-from heterofed.scheduler.checks import check_count, check_seconds
+from heterofed.scheduler.checks import check_seconds
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.recovery import Alignment, Points
 from heterofed.scheduler.seat import Seat
@@ -26,8 +27,8 @@ from heterofed.tasks.model import check_feature_key
 from heterofed.training.devices import Computing
 
 if TYPE_CHECKING:
-    from heterofed.scheduler.following import Follower
-    from heterofed.scheduler.sharing import Leader
+    from heterofed.scheduler.replicas.following import Follower
+    from heterofed.scheduler.replicas.sharing import Leader
 
 LEAST_KEPT = 2
 """A party may be a checkpoint ahead of another one: with two, all have one in common."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +17,8 @@ from heterofed.errors import HeterofedError, TaskFailed, TemplateError
 
 PAGE = "docs/reference/errors.md"
 """Has a section for every class of error: what it means, and what to do. A part of the site too."""
+
+_INTERRUPTED = "interrupted"
 
 _LIBRARY = str(Path(__file__).resolve().parents[1])
 
@@ -28,7 +32,7 @@ def print_errors_plainly() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt):
-            sys.stderr.write("interrupted\n")
+            sys.stderr.write(f"{_INTERRUPTED}\n")
             return
         if not isinstance(error, HeterofedError):
             previous(kind, error, trace)
@@ -37,6 +41,17 @@ def print_errors_plainly() -> None:
 
     hook.prints_heterofed_errors = True  # type: ignore[attr-defined]  # marks our own hook
     sys.excepthook = hook
+
+
+@contextmanager
+def interrupts_plainly() -> Iterator[None]:
+    """Let Ctrl-C in the body end a notebook's cell with one line, as it does a script."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        # of this one alone: the user's own code may be interrupted too
+        error._render_traceback_ = lambda: [_INTERRUPTED]  # type: ignore[attr-defined]  # the name is IPython's
+        raise
 
 
 def plain_lines(error: HeterofedError) -> list[str]:

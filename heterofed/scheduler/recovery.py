@@ -18,14 +18,16 @@ import msgspec
 
 from heterofed.errors import DataError
 from heterofed.files import make_folder, refused, write_whole
+from heterofed.frames.messages import MOST_POINTS
 from heterofed.metrics.progress import logger
 from heterofed.scheduler.standing import START, Standing
 from heterofed.training.checkpoint import Checkpointer
 
+CHECKPOINTS = "checkpoints"
+"""The folder of all this, in the results folder of a party."""
+
 ALIGNMENT_FILE = "alignment.msgpack"
 START_NAME = "model_start"
-MOST_POINTS = 64
-"""More than any party has to offer; a bound for its check-in."""
 
 
 class Alignment(msgspec.Struct, frozen=True):

@@ -133,9 +133,7 @@ class Telling:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` gave; nothing of it is told by that."""
-        self._starts = {
-            name: [(row, round_) for row, round_ in starts] for name, starts in state.get("starts", {}).items()
-        }
-        self._tests = [(round_, dict(scores)) for round_, scores in state.get("tests", [])]
-        self._figures = [(round_, dict(progress), dict(spent)) for round_, progress, spent in state.get("figures", [])]
-        self._swag = list(state.get("swag", []))
+        self._starts = {name: [(row, round_) for row, round_ in starts] for name, starts in state["starts"].items()}
+        self._tests = [(round_, dict(scores)) for round_, scores in state["tests"]]
+        self._figures = [(round_, dict(progress), dict(spent)) for round_, progress, spent in state["figures"]]
+        self._swag = list(state["swag"])

@@ -5,12 +5,10 @@ All of it is for long links: by default a training is exact, in lock-step (see d
 
 from __future__ import annotations
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError
-from heterofed.frames.messages import MOST_AHEAD, Terms
+from heterofed.frames.messages import MOST_AHEAD, MOST_LOCAL_STEPS, Terms
 from heterofed.frames.precision import Precision
-from heterofed.scheduler.checks import check_count
-
-MOST_LOCAL_STEPS = 1000
 
 
 def declared(

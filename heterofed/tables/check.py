@@ -1,17 +1,16 @@
-"""A first look at a table: what training would make of it, in lines for a terminal, before anybody else is asked."""
+"""A first look at a table: what training would make of it, before anybody else is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from heterofed.errors import HeterofedError
 from heterofed.tables.answers import AskedTask
-from heterofed.tables.columns import Columns, FeatureKind, recognise, refuse_label
+from heterofed.tables.columns import Columns, FeatureKind, Role, recognise, refuse_label
 from heterofed.tables.identities import DecimalIds, Duplicates, MissingIds
 from heterofed.tables.labels import LabelEncoder, Unlabelled, labelled_ids
 from heterofed.tables.ordered import MEMORY_BYTES, OrderedTable
@@ -41,37 +40,13 @@ class TableReport:
         """Whether training would take the table."""
         return not self.problems
 
-    def lines(self) -> Iterator[str]:
-        """Yield the report as lines of plain text."""
-        yield f"{self.name}: {self.rows} rows, {self.ids} ids, {len(self.columns)} other columns"
-        for count, what in (
-            (self.missing_ids, "rows without an id"),
-            (self.repeated_ids, "rows that repeat an id"),
-            (self.unlabelled, "rows without a label"),
-        ):
-            if count:
-                yield f"  {count} {what}"
-        yield ""
-        yield from in_columns(self.columns.describe())
-        if self.labels is not None:
-            yield ""
-            yield f"labels: {self.labels.task}, in {', '.join(self.labels.columns)}"
-            yield from in_columns(self.labels.describe())
-        yield ""
-        features = self.columns.features
-        yield f"{len(features)} of {len(self.columns)} columns are features"
-        for each in self.problems:
-            yield f"PROBLEM: {each}"
-        if not self.problems:
-            yield "no problem found"
-
 
 def look_at(
     source: str | Path | pd.DataFrame | TableSource,
     id_column: str | None = None,
     *,
     label: str | Sequence[str] | None = None,
-    role: Literal["host", "collaborator"] = "host",
+    role: Role = "host",
     task: AskedTask | None = None,
     kinds: Mapping[str, FeatureKind] | None = None,
     ignore: Collection[str] = (),
@@ -142,12 +117,3 @@ def look_at(
         encoder,
         tuple(problems),
     )
-
-
-def in_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows of texts, header first, as lines whose columns stand below each other."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    for number, row in enumerate(rows):
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        if number == 0:
-            yield "  " + "  ".join("-" * width for width in widths)

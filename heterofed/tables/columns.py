@@ -18,14 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from heterofed.errors import ConfigError, DataError
 from heterofed.tables.ordered import OrderedTable
-from heterofed.tables.profile import MAX_KINDS, Profile
+from heterofed.tables.profile import MOST_COUNTED, Profile
 from heterofed.tables.values import DATE_FORM, cells_of
+from heterofed.words import some_of
+
+Role: TypeAlias = Literal["host", "collaborator"]
+"""Which party a table is of."""
 
 FeatureKind = Literal["numeric", "categorical", "boolean", "date"]
 """What a model can use."""
@@ -48,7 +52,7 @@ class Column:
     rows: int
     missing: int
     kinds: int
-    """Distinct values; above `MAX_KINDS` there are more than that."""
+    """Distinct values; above `MOST_COUNTED` there are more than that."""
     low: str = ""
     """Lowest and highest number or day; "" where it has none, and for categories, whose values are not shown."""
     high: str = ""
@@ -100,14 +104,15 @@ class Columns(Sequence[Column]):
         others = [each.name for each in self.problems[1:]]
         for column in self.problems[:1]:
             what, expected, advice = column.problem or ("", "", "")
-            more = f" {len(others)} more columns have problems: {', '.join(others[:8])}." if others else ""
+            more = f" {len(others)} more columns have problems: {some_of(others)}." if others else ""
             raise DataError(f"column {column.name!r} of {self.table} {what}", expected=expected, advice=advice + more)
 
     def describe(self) -> list[tuple[str, ...]]:
         """Return a table of texts, header first, that shows no value of a category."""
         rows: list[tuple[str, ...]] = [("column", "kind", "missing", "distinct", "lowest", "highest", "note")]
         for each in self:
-            kinds = f">{MAX_KINDS}" if each.kinds > MAX_KINDS else str(each.kinds or "")  # of labels none are counted
+            is_many = each.kinds > MOST_COUNTED
+            kinds = f">{MOST_COUNTED}" if is_many else str(each.kinds or "")  # of labels none are counted
             share = f"{each.missing} ({each.missing / each.rows:.1%})" if each.missing else "0"
             note = f"PROBLEM: {each.problem[0]}" if each.problem else each.note
             rows.append((each.name, each.kind, share, kinds, each.low, each.high, note))
@@ -151,7 +156,7 @@ def recognise(
     return Columns(table.name, tuple(found))
 
 
-def refuse_label(label: str | Sequence[str] | None, role: Literal["host", "collaborator"]) -> None:
+def refuse_label(label: str | Sequence[str] | None, role: Role) -> None:
     """Refuse a label column that is named at a collaborator, before anything is read.
 
     Raises:
@@ -175,7 +180,7 @@ def _check_names(
             is_id = unknown[0] == table.id_column
             raise ConfigError(
                 f"{what} names {unknown[0]!r}, which is {'the id column' if is_id else 'no column'} of {table.name}",
-                expected=f"columns among {', '.join(table.columns[:8])}{', …' if len(table.columns) > 8 else ''}",
+                expected=f"columns among {some_of(table.columns)}",
             ).privately("a column is named that its table does not have")
     twice = [each for each in (*labels, *kinds, *ignore) if [*labels, *kinds, *ignore].count(each) > 1]
     if twice:
@@ -224,7 +229,7 @@ def _judge(found: Profile, forced: FeatureKind | None, too_many: str) -> tuple[K
         if too_many == "ignore":
             return "text", "too many distinct texts for a category: not used", None
         advice = "Name it in ignore, or say kinds={…: 'categorical'} to use the most frequent ones."
-        return "text", "", ("has too many distinct texts for a category", f"at most {MAX_KINDS}", advice)
+        return "text", "", ("has too many distinct texts for a category", f"at most {MOST_COUNTED}", advice)
     return "categorical", "digits after a zero: codes, no numbers" if found.codes_with_zeros else "", None
 
 

@@ -16,6 +16,7 @@ from heterofed.tables.columns import Columns, FeatureKind
 from heterofed.tables.encoders import AnyEncoder, Categorical, Fitting, Unseen
 from heterofed.tables.fitted import Fitted
 from heterofed.tables.values import cells_of
+from heterofed.words import some_of
 
 VERSION: Final = 1
 """Of the JSON form; another one is refused."""
@@ -191,7 +192,6 @@ def _refuse_lack(frame: pd.DataFrame, names: Iterable[str]) -> None:
     lacking = [each for each in wanted if each not in frame.columns]
     if lacking:
         raise DataError(
-            f"the table lacks {len(lacking)} of the {len(wanted)} columns that the model takes: "
-            f"{', '.join(lacking[:8])}",
+            f"the table lacks {len(lacking)} of the {len(wanted)} columns that the model takes: {some_of(lacking)}",
             expected="the columns of the table that it was trained on",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import pandas as pd
 
 import psi
 from heterofed.errors import ConfigError, DataError
-from heterofed.tables.values import Bools, Ints, Series
+from heterofed.tables.values import WHOLE_WITH_POINT, Bools, Ints, Series
+from heterofed.words import some_of
 
 Duplicates = Literal["refuse", "first", "last"]
 """What to do where an id stands in several rows: end with an error, or keep the first or the last of them."""
@@ -25,8 +25,6 @@ MissingIds = Literal["refuse", "drop"]
 
 DecimalIds = Literal["refuse", "whole", "text"]
 """What to make of an id that is the text "7.0": an error, the id 7, or the text as it stands."""
-
-_DECIMAL = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
 
 _FAMILIES: tuple[tuple[tuple[type, ...], str], ...] = (
     ((bool, np.bool_), "booleans"),
@@ -78,12 +76,11 @@ def find_id_column(columns: Sequence[str], wanted: str | None, name: str) -> str
         return columns[0]
     if wanted is not None and wanted in columns:
         return wanted
-    shown = f"{', '.join(columns[:8])}{', …' if len(columns) > 8 else ''}"
     advice = "Name the id column."
     if len(columns) == 1 and (found := [each for each in ";\t|" if each in columns[0]]):
         advice = f"The header has {found[0]!r} and no comma: write the file with commas between the columns."
     what = f"{name} has no id column {wanted!r}" if wanted is not None else f"{name} has {len(columns)} columns"
-    raise DataError(what, expected=f"one of {shown}", advice=advice)
+    raise DataError(what, expected=f"one of {some_of(columns)}", advice=advice)
 
 
 def raw_ids(column: Series) -> list[Any]:
@@ -168,7 +165,7 @@ def id_texts(given: list[Any], where: str, decimal_ids: DecimalIds) -> list[str]
             advice="Convert the column as a whole, for example with str; then 7 and '7' are one id.",
         )
     if "texts" in families and decimal_ids != "text":
-        decimal = sum(1 for each in given if _DECIMAL.fullmatch(each.strip()))
+        decimal = sum(1 for each in given if WHOLE_WITH_POINT.fullmatch(each.strip()))
         if decimal and decimal_ids == "refuse":
             raise DataError(
                 f"{where} holds {decimal} of {len(given)} ids that are whole numbers written with a decimal point, "
@@ -177,7 +174,7 @@ def id_texts(given: list[Any], where: str, decimal_ids: DecimalIds) -> list[str]
                 advice="Write them as whole numbers, or say decimal_ids='whole' (7.0 is 7) or 'text' (it is not).",
             )
         if decimal:
-            given = [found[1] if (found := _DECIMAL.fullmatch(each.strip())) else each for each in given]
+            given = [found[1] if (found := WHOLE_WITH_POINT.fullmatch(each.strip())) else each for each in given]
     try:
         return psi.normalise_ids(given)
     except psi.BadIds as error:

@@ -21,6 +21,7 @@ from heterofed.tables.identities import (
 )
 from heterofed.tables.reading import CHUNK_ROWS, TableSource, open_source
 from heterofed.tables.values import Bools, Ints
+from heterofed.words import some_of
 
 MEMORY_BYTES = 1 << 30
 """How much of a table is kept in memory: 1 GiB."""
@@ -166,7 +167,7 @@ class OrderedTable:
         unknown = [each for each in names if each not in self.columns]
         if unknown:
             raise DataError(
-                f"{self.name} lacks {len(unknown)} of {len(names)} columns: {', '.join(unknown[:8])}",
+                f"{self.name} lacks {len(unknown)} of {len(names)} columns: {some_of(unknown)}",
                 expected=f"them beside the id column {self.id_column!r}",
                 advice="The columns have to be named as in the table that the model was trained on.",
             )

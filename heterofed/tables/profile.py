@@ -6,7 +6,7 @@ import numpy as np
 
 from heterofed.tables.values import LARGEST, Bools, Cells, Floats
 
-MAX_KINDS = 1000
+MOST_COUNTED = 1000
 """Distinct values that are counted; a column with more just has many."""
 
 
@@ -33,7 +33,7 @@ class Profile:
         self.first, self.last = np.datetime64("NaT", "us"), np.datetime64("NaT", "us")
         self.storages: set[str] = set()
         self.distinct: set[str] = set()
-        """At most `MAX_KINDS` + 1 of the distinct values, as texts."""
+        """At most `MOST_COUNTED` + 1 of the distinct values, as texts."""
 
     @property
     def present(self) -> int:
@@ -42,8 +42,8 @@ class Profile:
 
     @property
     def has_many_kinds(self) -> bool:
-        """Whether there are more than `MAX_KINDS`."""
-        return len(self.distinct) > MAX_KINDS
+        """Whether there are more than `MOST_COUNTED`."""
+        return len(self.distinct) > MOST_COUNTED
 
     def add(self, cells: Cells) -> None:
         """Count the cells of a chunk."""

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from heterofed.errors import DataError
+from heterofed.words import some_of
 
 CHUNK_ROWS = 50_000
 """Rows that are in memory at a time; of 100 columns of text about 300 MB."""
@@ -68,8 +69,8 @@ class TableSource(ABC):
         missing = [each for each in wanted if each not in self.columns]
         if missing:
             raise DataError(
-                f"{self.name} lacks {len(missing)} of {len(wanted)} columns: {', '.join(missing[:8])}",
-                expected=f"them among {', '.join(self.columns[:8])}{', …' if len(self.columns) > 8 else ''}",
+                f"{self.name} lacks {len(missing)} of {len(wanted)} columns: {some_of(missing)}",
+                expected=f"them among {some_of(self.columns)}",
             )
         for chunk in self._read(wanted):
             self.refuse_change()

@@ -21,7 +21,7 @@ Series: TypeAlias = "pd.Series[Any]"
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-Moments = npt.NDArray[np.datetime64]
+Datetimes = npt.NDArray[np.datetime64]
 
 MISSING_TEXTS = frozenset(
     {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null", "None", "?"}
@@ -39,11 +39,14 @@ _DATE = re.compile(
 _DATE_OTHERWISE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}([T ].*)?")
 _COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 _CODE = re.compile(r"[+-]?0\d+")
-_WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
-_BOOLEANS = {
-    **dict.fromkeys(("true", "t", "yes", "y"), 1.0),
-    **dict.fromkeys(("false", "f", "no", "n"), 0.0),
-}
+
+WHOLE_WITH_POINT = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
+"""A whole number with a fraction that is none, as "7.0"; its group is the number."""
+
+TRUE_TEXTS, FALSE_TEXTS = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
+"""Texts that stand for yes and for no, in small letters."""
+
+_BOOLEANS = {**dict.fromkeys(TRUE_TEXTS, 1.0), **dict.fromkeys(FALSE_TEXTS, 0.0)}
 
 Storage = Literal["text", "number", "boolean", "date", "nothing", "other"]
 """How a file stores a column. "nothing": no value to tell by; "other": lists, bytes, or several of these mixed."""
@@ -137,7 +140,7 @@ class Cells:
         """Yield what is in `texts`, for those who need only some."""
         if self.storage == "text":
             for each in self.values:
-                found = _WHOLE.fullmatch(each) if each[-1] == "0" else None
+                found = WHOLE_WITH_POINT.fullmatch(each) if each[-1] == "0" else None
                 yield found[1] if found else each
         elif self.storage == "number":
             for each in self.values:
@@ -146,7 +149,7 @@ class Cells:
             yield from map(str, self.moments if self.storage == "date" else self.values)
 
     @cached_property
-    def moments(self) -> Moments:
+    def moments(self) -> Datetimes:
         """The values as UTC moments to the microsecond; NaT where a value is no date of the form `DATE_FORM`."""
         none = np.full(len(self.values), np.datetime64("NaT", "us"))
         if self.storage == "text":

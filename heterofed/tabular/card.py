@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heterofed.export import ModelCard, write_model_card
+from heterofed.export import ModelCard
 from heterofed.report import Summary, summarise
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ def card_of(party: TableHost | TableCollaborator) -> ModelCard:
     settings: dict[str, Any] = {
         "rounds": party.trainer.round,
         "learning rate": party.learning_rate,
-        "hidden layers": ", ".join(map(str, party.hidden)) or "none",
-        "width of the embedding": party.width,
+        **_feature_settings(party),
         "shares of train, valid and test": ", ".join(f"{each:g}" for each in party.fractions),
     }
     name = party.name or "A model of several tables"
@@ -68,13 +66,15 @@ def card_of(party: TableHost | TableCollaborator) -> ModelCard:
     )
 
 
-def save_card(folder: Path, card: ModelCard) -> Path:
-    """Write the card. It is for people, who may add to it, so `run.json` does not hold its digest.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    return write_model_card(folder, card)
+def _feature_settings(party: TableHost | TableCollaborator) -> dict[str, Any]:
+    if not party.data.has_features:
+        return {}
+    width: dict[str, Any] = {"width of the embedding": party.own_width}
+    if not party.is_feature_trainable:
+        width["weights of the feature model"] = "frozen, as the model was made"
+    if party.make_model is None:
+        return {"hidden layers": ", ".join(map(str, party.hidden)) or "none", **width}
+    return {"feature model": party.model_name or "made by a function of one's own", **width}
 
 
 def _compared(found: Summary) -> Mapping[str, Mapping[str, float | None]]:

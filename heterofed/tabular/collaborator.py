@@ -9,14 +9,15 @@ from typing import Any
 import msgspec
 from typing_extensions import Self
 
+from heterofed.export import write_model_card
 from heterofed.scheduler.collaborator import CollaboratorScheduler
 from heterofed.tables import DecimalIds, Duplicates, FeatureKind, MissingIds, Unseen, refuse_label
 from heterofed.tables.splitting import FRACTIONS, SALT
-from heterofed.tabular.card import card_of, save_card
+from heterofed.tabular.card import card_of
 from heterofed.tabular.data import Data, PartyTable
 from heterofed.tabular.models import HIDDEN, WIDTH, MakeModel
 from heterofed.tabular.party import TableParty, small_settings
-from heterofed.tabular.runs import Fitted, chosen, read_run
+from heterofed.tabular.runs import Fitted, read_run
 
 
 class TableCollaborator(TableParty, CollaboratorScheduler):
@@ -113,41 +114,34 @@ class TableCollaborator(TableParty, CollaboratorScheduler):
     ) -> Self:
         """Return a collaborator that can answer predictions with what an earlier run has trained.
 
+        A model of one's own is made again by the function that `run.json` names, whose module is imported: trust a
+        run's folder as you would trust code.
+
         Args:
             folder: the run's results folder, this party's own.
             data: the rows to answer for; all of them are checked now.
             id_column: None: called as in training.
-            make_model: None: as in training, by the name that the run has noted; the same for the next ones.
-            unseen: see above.
+            make_model: None: as in training, by the name that the run has noted.
+            unseen: None: as in training; the same for the next ones.
             duplicates: see above.
             missing_ids: see above.
             decimal_ids: see above.
             scheduler_arguments: those of `CollaboratorScheduler`.
 
         Raises:
-            ConfigError: it is the folder of something else.
+            ConfigError: it is the folder of something else, or does not say what makes its model.
             DataError: a file of the run was changed, or the table does not have what the model takes.
         """
         run = read_run(folder, "collaborator")
-        about = run.about
-        return cls(
-            run.manifest.feature_key,
-            data,
-            id_column or about.id_column,
-            hidden=about.hidden,
-            width=about.width,
-            make_model=make_model or about.model,
-            learning_rate=about.learning_rate,
-            fractions=about.fractions,
-            salt=about.salt,
-            duplicates=chosen(duplicates, about.duplicates),
-            missing_ids=chosen(missing_ids, about.missing_ids),
-            decimal_ids=chosen(decimal_ids, about.decimal_ids),
+        arguments = run.arguments(
+            id_column=id_column,
             unseen=unseen,
-            fitted=run.fitted,
-            out_dir=Path(folder),
-            **scheduler_arguments,
+            duplicates=duplicates,
+            missing_ids=missing_ids,
+            decimal_ids=decimal_ids,
         )
+        make_model = run.maker(make_model)
+        return cls(run.manifest.feature_key, data, make_model=make_model, **arguments, **scheduler_arguments)
 
     def describe_run(self) -> dict[str, Any]:
         """Say how the model was made."""
@@ -155,5 +149,5 @@ class TableCollaborator(TableParty, CollaboratorScheduler):
 
     def write_artifacts(self, folder: Path) -> list[Path]:
         """Write what was fitted, and the model card beside it."""
-        save_card(folder, card_of(self))
+        write_model_card(folder, card_of(self))  # people may add to it, so run.json does not hold its digest
         return super().write_artifacts(folder)

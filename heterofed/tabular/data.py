@@ -31,6 +31,7 @@ from heterofed.tables import (
 )
 from heterofed.tables.ordered import MEMORY_BYTES
 from heterofed.tabular.runs import Fitted
+from heterofed.words import some_of
 
 Data = str | Path | pd.DataFrame
 """A .csv, .csv.gz, .parquet or .feather file, or a data frame."""
@@ -180,10 +181,16 @@ class HostLabels:
         self._table = table
         self._columns = list(columns)
         missing = [each for each in columns if each not in table.columns]
+        if missing and encoder is not None:
+            raise ConfigError(
+                f"{table.name} has no label column {missing[0]!r}",
+                expected="the label of the training, to compare the predictions with",
+                advice="Rows whose labels are not known can be predicted, but not scored.",
+            )
         if missing:
             raise ConfigError(
                 f"{table.name} has no label column {missing[0]!r}",
-                expected=f"one of {', '.join(table.columns[:8])}{', …' if len(table.columns) > 8 else ''}",
+                expected=f"one of {some_of(table.columns)}",
                 advice="Name the column that holds what is to be predicted.",
             ).privately("the label column is not in its table")
         self.ids = labelled_ids(table, columns, unlabelled)

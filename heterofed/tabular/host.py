@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from heterofed.errors import ConfigError
-from heterofed.metrics.tables import register_metrics
-from heterofed.report import can_report, main_score, scores_of, write_evaluation
-from heterofed.scheduler.checks import check_count
+from heterofed.checks import check_count
+from heterofed.errors import ConfigError, OutputError
+from heterofed.export import write_model_card
+from heterofed.metrics.progress import logger
+from heterofed.report import can_report, remove_evaluation, write_evaluation
 from heterofed.scheduler.predicting.predictions import Predictions
-from heterofed.tables import (
-    AskedTask,
-    DecimalIds,
-    Duplicates,
-    FeatureKind,
-    MissingIds,
-    Split,
-    Unlabelled,
-    Unseen,
-)
+from heterofed.tables import AskedTask, DecimalIds, Duplicates, FeatureKind, MissingIds, Unlabelled, Unseen
 from heterofed.tables.splitting import FRACTIONS, SALT
-from heterofed.tabular.card import card_of, save_card
+from heterofed.tabular.card import card_of
 from heterofed.tabular.data import Data, HostLabels, PartyTable
-from heterofed.tabular.evaluating import evaluate_new_rows, evaluate_run
-from heterofed.tabular.host_models import HostModels
-from heterofed.tabular.losses import predictions_of
+from heterofed.tabular.evaluating import evaluate_new_rows, report_on_run
+from heterofed.tabular.host_rounds import HostRounds
 from heterofed.tabular.models import HIDDEN, TOP, WIDTH, MakeModel, check_sizes
 from heterofed.tabular.party import small_settings
-from heterofed.tabular.runs import LABELS, Fitted, HostAbout, chosen, read_run
-from heterofed.tabular.splitting import split_held_out
+from heterofed.tabular.runs import LABELS, Fitted, HostAbout, read_run
 
 
-class TableHost(HostModels):
+class TableHost(HostRounds):
     """A host with a table; its collaborators are `TableCollaborator`s.
 
     Without columns of features, with ids and labels only, it trains on what the collaborators have.
@@ -65,7 +52,8 @@ class TableHost(HostModels):
         salt: of the split, the same at every party.
         seed: of the first weights and of the order of the rows; None draws it from the system, so that nobody else
             knows the weights.
-        patience: end when the loss of the valid rows has not become less for so many rounds; None: never.
+        patience: end when the loss of the valid rows has not become less for so many rounds, and keep the models of the
+            last round, not those of the best; None: train all rounds.
         kinds: name -> kind of columns that are not to be recognised.
         ignore: columns to leave out.
         duplicates: what to do with an id that stands in several rows: "refuse", or keep the "first" or the "last".
@@ -73,7 +61,8 @@ class TableHost(HostModels):
         decimal_ids: what to do with an id that is the text "7.0": "refuse", "whole" or "text".
         unlabelled: what to do with a row without a label: "refuse" or "drop".
         unseen: what to make, in predictions, of a category that the train rows did not have: "refuse" or "other".
-        evaluate: whether to score each round, and to write `evaluation.json` and `report.html` at the end.
+        evaluate: whether to score each round, and to write `evaluation.json` and `report.html` at the end. If that
+            cannot be done, a warning says so.
         fitted: what an earlier run has fitted; `from_run` gives it.
         labelled: whether the labels of the rows are known; only of a run that is over they need not be.
         scheduler_arguments: those of `HostScheduler`.
@@ -132,6 +121,8 @@ class TableHost(HostModels):
         check_count("patience", patience, 1, or_none="never end early")
         if patience is not None and not self.fractions[1]:
             raise ConfigError(f"patience is {patience}, but no rows are for validation", expected="fractions with some")
+        if patience is not None and scheduler_arguments.get("log_rounds") == 0:
+            raise ConfigError(f"patience is {patience}, but log_rounds is 0", expected="tests, which patience goes by")
         if evaluate and not can_report():
             raise ConfigError(
                 "evaluate is wanted, and scikit-learn or matplotlib is not installed",
@@ -185,13 +176,16 @@ class TableHost(HostModels):
     ) -> Self:
         """Return a host that can ask for predictions with what an earlier run has trained.
 
+        A model of one's own is made again by the function that `run.json` names, whose module is imported: trust a
+        run's folder as you would trust code.
+
         Args:
             folder: the run's results folder, this party's own.
             data: the rows to predict; all of them are checked now. A host without features needs a column of ids only.
             id_column: None: called as in training.
             labelled: whether the rows have labels, to be compared with the predictions.
+            make_model: None: as in training, by the name that the run has noted.
             unlabelled: None: as in training; the same for the next ones.
-            make_model: see above; the run only knows the name of a function of one's own.
             unseen: see above.
             duplicates: see above.
             missing_ids: see above.
@@ -199,37 +193,33 @@ class TableHost(HostModels):
             scheduler_arguments: those of `HostScheduler`.
 
         Raises:
-            ConfigError: it is the folder of something else.
+            ConfigError: it is the folder of something else, or does not say what makes its model.
             DataError: a file of the run was changed, or the table does not have what the model takes.
         """
         run = read_run(folder, "host")
-        about, host = run.about, run.host
+        host = run.host
         if host is None:
             raise ConfigError(f"{folder} is not the run of a host", expected="that of a TableHost")
+        arguments = run.arguments(
+            id_column=id_column,
+            unlabelled=unlabelled or host.unlabelled,
+            unseen=unseen,
+            duplicates=duplicates,
+            missing_ids=missing_ids,
+            decimal_ids=decimal_ids,
+        )
         return cls(
             run.manifest.feature_key,
             data,
-            id_column or about.id_column,
             label=host.label,
             rounds=max(run.manifest.rounds, 1),
             batch_size=host.batch_size,
-            learning_rate=about.learning_rate,
-            hidden=about.hidden,
-            width=about.width,
             top=host.top,
-            make_model=make_model or about.model,
+            make_model=run.maker(make_model),
             class_weights=host.class_weights,
-            fractions=about.fractions,
-            salt=about.salt,
-            duplicates=chosen(duplicates, about.duplicates),
-            missing_ids=chosen(missing_ids, about.missing_ids),
-            decimal_ids=chosen(decimal_ids, about.decimal_ids),
-            unlabelled=chosen(unlabelled, host.unlabelled),
-            unseen=unseen,
             evaluate=False,
-            fitted=run.fitted,
             labelled=labelled,
-            out_dir=Path(folder),
+            **arguments,
             **scheduler_arguments,
         )
 
@@ -259,49 +249,16 @@ class TableHost(HostModels):
             self._labels.fit(self.train_ids)
         return super().make_feature_model() if self.has_features else nn.Identity()
 
-    @register_metrics(name="history", keys=["round", "train_loss", "valid_loss", "valid_score"])
-    def test(self, batched_feature_projections: list[dict[str, Tensor]], batched_labels: list[Tensor]) -> None:
-        """Score the valid rows; those that the report is made of at the end are passed over."""
-        is_valid = torch.tensor([each in self._valid for each in self.test_ids])
-        outputs, truth, start = [], [], 0
-        for projection, labels in zip(batched_feature_projections, batched_labels, strict=True):
-            rows = is_valid[start : start + len(labels)].to(labels.device)
-            outputs.append(self.outputs(projection)[rows])
-            truth.append(labels[rows])
-            start += len(labels)
-        if not self._valid:
-            return
-        out, y_true = torch.cat(outputs), torch.cat(truth)
-        score = None
-        if self.evaluate:
-            task = self.labels.task
-            y_score = predictions_of(self.labels, out).cpu()
-            y_true_there = predictions_of(self.labels, y_true).cpu() if task == "regression" else y_true.cpu()
-            found = scores_of(task, y_true_there.numpy(), y_score.numpy())
-            scores = {name: each for name, each in found.items() if math.isfinite(each)}
-            score = scores.get(main_score(task)[0])
-            self.storage.put_scalars({f"valid/{name}": each for name, each in scores.items()}, smoothing_hint=False)
-        self.get_metrics("history").append_metrics_item(
-            {
-                "round": self.current_round,
-                "train_loss": self.trainer.round_loss.value,
-                "valid_loss": self.loss(out, y_true),
-                "valid_score": score,
-            }
-        )
-
-    def is_task_finished(self) -> bool:
-        """Whether all rounds are trained, or the valid rows have had their least loss `patience` rounds ago."""
-        if super().is_task_finished() or self.patience is None:
-            return super().is_task_finished()
-        losses = [float(row["valid_loss"] or 0.0) for row in self.get_metrics("history").trace()]
-        return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self.patience
-
     def conclude(self, predictions: Predictions) -> None:
-        """Score the train, valid and test rows, and write the report."""
+        """Score the train, valid and test rows, and write the report; without one, the training counts all the same."""
         if self.evaluate and self.out_dir is not None:
-            self.evaluation = evaluate_run(self, predictions)
-            write_evaluation(self.out_dir, self.evaluation)
+            self.evaluation = report_on_run(self, predictions)
+        if self.evaluation is None and self.out_dir is not None:
+            try:
+                remove_evaluation(self.out_dir)
+            except OutputError as error:
+                text = "the folder still has the report of an earlier run, which is not of this one's models"
+                logger.warning("%s: %s: %s", self.feature_key, text, error)
 
     def describe_run(self) -> dict[str, Any]:
         """Say how the models were made, and on what."""
@@ -321,19 +278,10 @@ class TableHost(HostModels):
 
     def write_artifacts(self, folder: Path) -> list[Path]:
         """Write what was fitted, and the model card beside it."""
-        save_card(folder, card_of(self))
+        write_model_card(folder, card_of(self))  # people may add to it, so run.json does not hold its digest
         return [*super().write_artifacts(folder), self.labels.save(folder / LABELS)]
 
     # --- what it does besides -----------------------------------------------------------------------------------------
-
-    @cached_property
-    def held_out(self) -> Split:
-        """The ids that are not trained on: valid and test, with the same mix of labels. Only the host knows which."""
-        return split_held_out(self.test_ids, self.labels_of(self.test_ids), self.fractions, self.out_dir)
-
-    @cached_property
-    def _valid(self) -> frozenset[str]:
-        return frozenset(self.held_out.valid)
 
     def evaluate_predictions(self, predictions: Predictions, folder: Path) -> tuple[Path, ...]:
         """Compare predictions of rows whose labels are known with these, and write the report.

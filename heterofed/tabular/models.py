@@ -19,12 +19,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError
 from heterofed.named import find_callable
-from heterofed.scheduler.checks import check_count
 
 MakeModel: TypeAlias = Callable[[int], nn.Module]
 """Number of inputs -> feature model."""
+
+NAMELESS = ""
+"""In the place of the name of a function that has none by which it can be imported."""
 
 HIDDEN = (32,)
 WIDTH = 16
@@ -95,11 +98,23 @@ def maker_of(named: MakeModel | str | None) -> MakeModel | None:
     return find_callable(named, expected="a function that returns a torch.nn.Module")
 
 
-def name_of(make: MakeModel | None) -> str | None:
-    """Return the text by which `maker_of` would find this function again; None of None."""
-    if make is None:
-        return None
-    return f"{getattr(make, '__module__', '')}:{getattr(make, '__qualname__', type(make).__qualname__)}"
+def name_of(make: MakeModel | str | None) -> str | None:
+    """Return the text by which `maker_of` finds this very function in a later process.
+
+    Returns:
+        "package.module:name"; `NAMELESS` of what no such text finds, such as a lambda, a partial, a function inside of
+        another one or one of the script that runs; None of None.
+    """
+    if make is None or isinstance(make, str):
+        return make
+    module, name = getattr(make, "__module__", None), getattr(make, "__qualname__", None)
+    if not module or not name or module == "__main__":  # in a later process, that is another script
+        return NAMELESS
+    try:
+        found = find_callable(f"{module}:{name}", expected="a function")
+    except ConfigError:
+        return NAMELESS
+    return f"{module}:{name}" if found == make else NAMELESS  # two accesses to a class method are equal, no more
 
 
 def check_sizes(**sizes: Sequence[int]) -> None:

@@ -15,10 +15,12 @@ from heterofed.config import Settings
 from heterofed.errors import ConfigError
 from heterofed.features.alignment import OrderedIds
 from heterofed.scheduler.base import Scheduler
+from heterofed.scheduler.manifest import results_folder
 from heterofed.scheduler.seat import TaskResult
 from heterofed.tables import TableEncoder, hash_split
 from heterofed.tabular.data import PartyTable
 from heterofed.tabular.models import (
+    NAMELESS,
     MakeModel,
     check_sizes,
     feature_layers,
@@ -54,6 +56,8 @@ class TableParty(Scheduler):
     width: int
     learning_rate: float
     make_model: MakeModel | None
+    model_name: str | None
+    """What a run notes of `make_model`; see `name_of`."""
 
     def _take_model(
         self,
@@ -72,7 +76,7 @@ class TableParty(Scheduler):
             raise ConfigError(f"learning_rate is {learning_rate!r}", expected="a number above 0")
         hash_split((), salt=salt, fractions=fractions)  # refuses fractions that are none
         self.hidden, self.width = tuple(hidden), width
-        self.make_model = maker_of(make_model)
+        self.make_model, self.model_name = maker_of(make_model), name_of(make_model)
         self.learning_rate = float(learning_rate)
         self.fractions, self.salt = tuple(fractions), salt
         self._weights_seed = new_seed(seed)
@@ -104,7 +108,17 @@ class TableParty(Scheduler):
     def make_feature_model(self) -> nn.Module:
         """Fit the columns to the train rows, and make a model of as many inputs as that gives."""
         if self.fitted is None:
+            if self.make_model is None and not self.is_feature_trainable:
+                self._warn_once(
+                    "is_feature_trainable is False, and without make_model the feature model has random weights, which "
+                    "stay as they are: give the trained model by make_model, or let this one learn"
+                )
             self.data.fit(self.train_ids, self._cache)
+            if self.model_name == NAMELESS:
+                self._warn_once(
+                    "make_model has no name by which a later process can import it, as lambdas, partials and functions "
+                    "of a script: whoever reads this run again has to give make_model again"
+                )
         return self.new_feature_model("feature")
 
     def make_feature_optimizer(self, feature_model: nn.Module) -> Optimizer:
@@ -123,7 +137,7 @@ class TableParty(Scheduler):
 
     def completed_before(self, task_id: str, task: Task | None = None) -> TaskResult:
         """Return what this party wrote when the task was completed, as in `Scheduler`; the models are those of then."""
-        self.out_dir = self.out_dir or Path("runs") / task_id / self.feature_key
+        self.out_dir = self.out_dir or results_folder(task_id, self.feature_key)
         self.fitted = read_run(self.out_dir).fitted
         self.data.encoder = self.fitted.encoder
         return super().completed_before(task_id, task)
@@ -150,7 +164,7 @@ class TableParty(Scheduler):
             inputs=self.data.inputs,
             hidden=self.hidden,
             width=self.width,
-            model=name_of(self.make_model),
+            model=self.model_name,
             learning_rate=self.learning_rate,
             fractions=self.fractions,
             salt=self.salt,

@@ -9,18 +9,18 @@ model_card.md        for people; evaluation.json, report.html and pictures/ at t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from torch import nn
 
 from heterofed.errors import ConfigError, DataError
-from heterofed.scheduler.keeping import MODEL_FILES
-from heterofed.scheduler.manifest import RoleName, RunManifest, read_manifest
+from heterofed.scheduler.manifest import RunManifest, read_manifest
+from heterofed.scheduler.outputs import load_into, weights_file
 from heterofed.tables import (
     DecimalIds,
     Duplicates,
@@ -30,12 +30,11 @@ from heterofed.tables import (
     Task,
     Unlabelled,
 )
-from heterofed.tabular.models import MakeModel, feature_layers, infer_layers, maker_of
-from heterofed.training.stateful import read_state
+from heterofed.tabular.models import NAMELESS, MakeModel, feature_layers, infer_layers, maker_of
+from heterofed.tasks.model import Role
+from heterofed.words import in_brief
 
 LABELS = "labels.json"
-
-_T = TypeVar("_T")
 
 
 class FeatureAbout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +47,7 @@ class FeatureAbout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     width: int
     """What the argument said; a model of one's own may give another."""
     model: str | None
-    """"package.module:name" of the function that made the model; None: the default one."""
+    """"package.module:name" of the function that made the model, "" if it cannot be imported; None: the default."""
     learning_rate: float
     fractions: tuple[float, ...]
     salt: str
@@ -94,6 +93,43 @@ class SavedRun:
     host: HostAbout | None
     fitted: Fitted
 
+    def maker(self, given: MakeModel | str | None) -> MakeModel | str | None:
+        """Return what makes the feature model: what is given, or else what the run has noted; None: the default.
+
+        Raises:
+            ConfigError: nothing is given, and the run could not note what it was.
+        """
+        if not given and self.about.model == NAMELESS and self.about.inputs:
+            raise ConfigError(
+                f"what made the feature model of {self.folder} has no name by which it can be imported",
+                expected="make_model, the function that was given in training",
+                advice="Give it to load_run or from_run. The commands need a function at the top level of a module, "
+                "which training is given as --model package.module:function.",
+            )
+        return given or self.about.model or None
+
+    def arguments(self, **given: Any) -> dict[str, Any]:
+        """Return arguments that make a party as it was in the run.
+
+        Args:
+            given: arguments in the place of those of the run; None: as there.
+        """
+        about = self.about
+        as_there = {
+            "id_column": about.id_column,
+            "learning_rate": about.learning_rate,
+            "hidden": about.hidden,
+            "width": about.width,
+            "fractions": about.fractions,
+            "salt": about.salt,
+            "duplicates": about.duplicates,
+            "missing_ids": about.missing_ids,
+            "decimal_ids": about.decimal_ids,
+            "fitted": self.fitted,
+            "out_dir": self.folder,
+        }
+        return {**as_there, **{name: each for name, each in given.items() if each is not None}}
+
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -116,7 +152,7 @@ def encoder_file(feature_key: str) -> str:
     return f"encoder_{feature_key}.json"
 
 
-def read_run(folder: str | Path, role: RoleName | None = None) -> SavedRun:
+def read_run(folder: str | Path, role: Role | None = None) -> SavedRun:
     """Read what a run says of itself, and check all files that predictions need.
 
     Args:
@@ -142,7 +178,11 @@ def read_run(folder: str | Path, role: RoleName | None = None) -> SavedRun:
     manifest.verify(folder)
     encoder = TableEncoder.load(folder / encoder_file(manifest.feature_key)) if features.inputs else None
     if encoder is not None and encoder.width != features.inputs:
-        raise DataError(f"{folder} holds an encoder of {encoder.width} inputs", expected=str(features.inputs))
+        raise DataError(
+            f"{folder} holds an encoder of {encoder.width} inputs, and a model of {features.inputs}",
+            expected="the files of one run",
+            advice="Take the folder as the run has written it, from a copy if need be.",
+        )
     labels = LabelEncoder.load(folder / LABELS) if host is not None else None
     return SavedRun(folder, manifest, features, host, Fitted(encoder, labels, host.widths if host else {}))
 
@@ -150,47 +190,48 @@ def read_run(folder: str | Path, role: RoleName | None = None) -> SavedRun:
 def load_run(folder: str | Path, *, make_model: MakeModel | str | None = None) -> LoadedRun:
     """Return the models of a finished run with tables.
 
-    A model of one's own is made again by the function that made it, whose module is imported by the name that the run
-    has noted: load runs of people that you trust.
+    A model of one's own is made again by the function that made it. Its module is imported, which runs it, by the name
+    that `run.json` says: trust a run's folder as you would trust code.
 
     Args:
         folder: a party's results folder.
         make_model: what makes the feature model; None: what the run has noted.
 
     Raises:
-        ConfigError: it is no run with tables, or a function that made a model cannot be imported.
-        DataError: a file was changed, or does not fit.
+        ConfigError: it is no run with tables, or what made its model is not known or cannot be imported.
+        DataError: a file was changed, or does not fit, or what makes the model fails.
     """
     run = read_run(folder)
     manifest, about, host = run.manifest, run.about, run.host
     feature_model = infer_model = None
     if about.inputs:
-        make = maker_of(make_model or about.model) or partial(feature_layers, hidden=about.hidden, width=about.width)
-        feature_model = _with_weights(make(about.inputs), run.folder, MODEL_FILES["feature"], manifest.feature_key)
+        own = maker_of(run.maker(make_model))
+        make = partial(own or partial(feature_layers, hidden=about.hidden, width=about.width), about.inputs)
+        feature_model = _with_weights(make, run.folder / weights_file("feature", manifest.feature_key))
     if host is not None:
-        infer = infer_layers(sum(host.widths.values()), host.top, host.outputs)
-        infer_model = _with_weights(infer, run.folder, MODEL_FILES["infer"], manifest.feature_key)
+        infer = partial(infer_layers, sum(host.widths.values()), host.top, host.outputs)
+        infer_model = _with_weights(infer, run.folder / weights_file("infer", manifest.feature_key))
     fitted = run.fitted
     return LoadedRun(
         run.folder, manifest, feature_model, infer_model, fitted.encoder, fitted.labels, dict(fitted.widths)
     )
 
 
-def chosen(given: _T | None, before: _T) -> _T:
-    """Return what is given, or else what was before."""
-    return before if given is None else given
-
-
-def _with_weights(model: Any, folder: Path, file: str, feature_key: str) -> nn.Module:
-    path = folder / f"{file.format(key=feature_key)}.pt"
+def _with_weights(make: Callable[[], Any], path: Path) -> nn.Module:
+    advice = "Has the function that makes the model changed since?"
     try:
-        if not isinstance(model, nn.Module):
-            raise RuntimeError(f"what makes the model gave {type(model).__name__}")
-        model.load_state_dict(read_state(path))
-    except RuntimeError as error:
+        model = make()
+    except Exception as error:  # a user's own function
         raise DataError(
-            f"{path} does not fit the model: {' '.join(str(error).split())[:300]}",
-            expected="the weights of the model that was trained",
-            advice="Has the function that makes the model changed since?",
-        ) from None
+            f"what makes the model of {path} raised {type(error).__name__}: {in_brief(error)}",
+            expected="the model that was trained",
+            advice=advice,
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise DataError(
+            f"{path} does not fit the model: what makes the model gave {type(model).__name__}",
+            expected="the model that was trained",
+            advice=advice,
+        )
+    load_into(model, path, what="the model", advice=advice)
     return model.eval()

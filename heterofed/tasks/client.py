@@ -41,13 +41,12 @@ from heterofed.tasks.forms import (
 from heterofed.tasks.hub_http import HubHttp
 from heterofed.tasks.hub_stream import notifications
 from heterofed.tasks.interface import KEEP, Keep, Tasks
-from heterofed.tasks.model import PartyStatus, Role, Task, TaskStatus
+from heterofed.tasks.model import FEATURE_KEY, PartyStatus, Role, Task, TaskStatus
 from heterofed.tasks.options import TrainerOptions, UncertaintyName
 
 ROWS_AT_ONCE, BYTES_AT_ONCE = 1000, 1 << 20
 """What one request with metric rows holds at most; a hub takes 4 MiB."""
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_FEATURE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _REPORTED_BEFORE = 409
 T = TypeVar("T")
 
@@ -283,7 +282,7 @@ class HubClient(Tasks):
 
     def _party(self, task_id: str, feature_key: object, rest: str = "") -> str:
         path = self._path(task_id)
-        if not isinstance(feature_key, str) or not _FEATURE_KEY.fullmatch(feature_key):
+        if not isinstance(feature_key, str) or not FEATURE_KEY.fullmatch(feature_key):
             self.get(task_id).party(feature_key)  # type: ignore[arg-type]  # no task has it: raises, with those it has
         return f"{path}/parties/{feature_key}{rest}"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heterofed.config import Settings
-from heterofed.errors import UnknownTask
+from heterofed.files import make_folder
 from heterofed.tasks.interface import Tasks
 from heterofed.tasks.joined import read_joined
 from heterofed.tasks.model import Party, Task
@@ -29,19 +29,28 @@ class HostAddress:
     """The host's CURVE key, Z85-encoded."""
 
 
+def running_lock(home: Path, task_id: str, feature_key: str) -> Path:
+    """Return the lock that a party's process holds while it takes part in a task, so that there is only one.
+
+    Raises:
+        OutputError: its folder, below `Settings.home`, cannot be made.
+    """
+    return make_folder(home / "running") / f"{task_id}-{feature_key}.lock"
+
+
 def host_in(task: Task) -> HostAddress | None:
     """Return where a task's host is, or None while no host is up."""
-    for party in task.parties:
-        if party.role == "host" and party.endpoint is not None and party.public_key is not None:
-            return HostAddress(party.feature_key, party.endpoint, party.public_key)
-    return None
+    host = task.host
+    if host is None or host.endpoint is None or host.public_key is None:
+        return None
+    return HostAddress(host.feature_key, host.endpoint, host.public_key)
 
 
 class Directory:
     """Tasks of one store or hub, as the parties of this machine look them up. Safe to use from several threads.
 
-    Every method raises `UnknownTask` for a task that is not there, except `party_of`; `ConfigError` for a feature key
-    that is not the task's; and what the store or the hub raises when it fails.
+    Every method raises `UnknownTask` for a task that is not there; `ConfigError` for a feature key that is not the
+    task's; and what the store or the hub raises when it fails.
 
     Args:
         store: where the tasks are kept.
@@ -89,28 +98,6 @@ class Directory:
             ConfigError: the host of this task is running under this feature key, or another party has this key.
         """
         self.store.set_party(task_id, feature_key, role="collaborator", endpoint=None, public_key=public_key)
-
-    def host_of(self, task_id: str) -> HostAddress | None:
-        """Return where the host is, or None while no host is up."""
-        return host_in(self.find(task_id))
-
-    def withdraw_host(self, task_id: str, feature_key: str) -> None:
-        """Say that the host listens no more. It stays the host, and may announce itself again."""
-        self.store.set_party(task_id, feature_key, endpoint=None)
-
-    def party_of(self, task_id: str, public_key: bytes) -> str | None:
-        """Return the feature key of the party of this task that owns a key, or None: keep it out.
-
-        A task that is cancelled, completed or expired admits nobody; one that failed may be launched again.
-
-        Raises:
-            OutputError: the store fails; who asks must keep the key out.
-        """
-        try:
-            task = self.find(task_id)
-        except UnknownTask:
-            return None
-        return task.owner_of(public_key) if task.why_over() is None else None
 
 
 def _with_key(party: Party, keys: Mapping[str, bytes]) -> Party:

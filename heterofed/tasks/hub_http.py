@@ -29,7 +29,7 @@ _BUSY = frozenset({429, 503})
 _PASSING = frozenset({429, 502, 503, 504})
 _NEVER_ARRIVED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 ADVICE = "See that HETEROFED_HUB is right and that `heterofed hub` runs there; it may be tried again."
-ADVICE_TLS = "Give the certificate authority that signed it as HETEROFED_HUB_CA."
+ADVICE_TLS = "Give its certificate authority as HETEROFED_HUB_CA."
 
 
 class HubHttp:
@@ -128,9 +128,7 @@ class HubHttp:
                 raise HubUnreachable(
                     f"the hub {self.url} cannot be reached: {trouble}"
                     f" ({tries} {'try' if tries == 1 else 'tries'} in {now - began:.1f} s)",
-                    advice="Give its certificate authority as HETEROFED_HUB_CA."
-                    if "certificate" in trouble
-                    else ADVICE,
+                    advice=ADVICE_TLS if "certificate" in trouble else ADVICE,
                 )
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

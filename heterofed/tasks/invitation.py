@@ -3,7 +3,7 @@
     hf1.<JSON, base64url>.<check>
 
 The check is there because people cut lines when they copy them. An invitation of a hub holds a token: whoever has the
-line is that party, so it is sent as a password is.
+line is that party, so it is sent as a password is. One without a hub holds no secret: names, an address, a public key.
 """
 
 from __future__ import annotations

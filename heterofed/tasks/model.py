@@ -158,6 +158,11 @@ class Task:
         """The names of the parties."""
         return tuple(party.feature_key for party in self.parties)
 
+    @property
+    def host(self) -> Party | None:
+        """The party that is the host; None until it is launched."""
+        return next((party for party in self.parties if party.role == "host"), None)
+
     def party(self, feature_key: str) -> Party:
         """Return the party of this name.
 
@@ -185,7 +190,9 @@ def check_move(current: TaskStatus, new: TaskStatus) -> None:
         )
 
 
-_FEATURE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+FEATURE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What can name a party."""
+
 _SHOWN = 70  # of a wrong text, so that an error stays a line
 
 
@@ -195,7 +202,7 @@ def check_feature_key(text: object) -> str:
     Raises:
         ConfigError: it is not 1 to 64 letters, digits, `_`, `-` or `.` that begin with a letter or digit.
     """
-    if not isinstance(text, str) or not _FEATURE_KEY.fullmatch(text):
+    if not isinstance(text, str) or not FEATURE_KEY.fullmatch(text):
         shown = repr(text[:_SHOWN]) if isinstance(text, str) else type(text).__name__
         raise ConfigError(
             f"a feature_key is {shown}",

@@ -105,7 +105,8 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, tz=timezone.utc)
 
 
-def _optional_utc(seconds: float | None) -> datetime | None:
+def utc_or_none(seconds: float | None) -> datetime | None:
+    """Return a time of the database that may be absent."""
     return None if seconds is None else utc(seconds)
 
 
@@ -131,10 +132,10 @@ def task_of(row: sa.Row[Any], parties: Iterable[Party]) -> Task:
         utc(row.created_at),
         row.reason,
         tuple(parties),
-        _optional_utc(row.expires_at),
+        utc_or_none(row.expires_at),
         row.rounds,
         read_options(row.options),
-        _optional_utc(row.launched_at),
+        utc_or_none(row.launched_at),
         row.round or 0,
         read_uncertainty(row.uncertainty),
     )

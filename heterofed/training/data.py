@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
+from heterofed.checks import as_count
 from heterofed.errors import ConfigError
 
 USUAL_SPLITS = ("train", "val", "test")
@@ -91,9 +91,9 @@ def calculate_batch_epoch_num(
         NoBatches: (a RuntimeError) the rows make no batch.
         ConfigError: an argument is none of the above.
     """
-    steps = _whole("steps", steps, at_least=1)
-    num_data = _whole("num_data", num_data, at_least=0)
-    batch_size = _whole("batch_size", batch_size, at_least=1)
+    steps = as_count("steps", steps, 1)
+    num_data = as_count("num_data", num_data, 0)
+    batch_size = as_count("batch_size", batch_size, 1)
     if batch_or_epoch not in ("batch", "epoch"):
         raise ConfigError(f"batch_or_epoch is {batch_or_epoch!r}", expected='"batch" or "epoch"')
     if not isinstance(drop_last, bool):
@@ -130,7 +130,7 @@ def loader_of(
         ConfigError: "x" and "y" differ in length, an argument cannot work, or rows that come one by one (an
             IterableDataset) should be shuffled.
     """
-    batch_size = _whole("batch_size", batch_size, at_least=1)
+    batch_size = as_count("batch_size", batch_size, 1)
     if isinstance(data, Mapping):
         _rows_of("data", data)
         return DataLoader(
@@ -275,17 +275,6 @@ def _tensor(arrays: Mapping[str, Any], key: str) -> Tensor:
         raise TypeError(
             f'"{key}" ({type(given).__name__}) cannot become a tensor: rows are numbers, equally many in each.'
         ) from error
-
-
-def _whole(name: str, value: Any, *, at_least: int) -> int:
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < at_least:
-        got = type(value).__name__ if number is None else number
-        raise ConfigError(f"{name} is {got}", expected=f"a whole number, at least {at_least}")
-    return number
 
 
 def _no_batches(num_data: int, batch_size: int) -> NoBatches:

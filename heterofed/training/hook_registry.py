@@ -9,17 +9,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
+from heterofed.checks import is_whole
 from heterofed.errors import ConfigError
 from heterofed.training.context import Context
 from heterofed.training.triggers import ALL_TRIGGERS, RUN_TRIGGERS
 
 HookFunction = Callable[[Context], Any]
 """What is called at a trigger; what it returns is ignored."""
-
-HooksMode = Literal["train", "eval", "finetune"]
-HOOK_MODES: tuple[HooksMode, ...] = ("train", "eval", "finetune")
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class HookSet(Mapping[str, list[HookEntry]]):
         if insert_mode not in ("before", "after"):
             raise ConfigError(f"insert_mode is {insert_mode!r}", expected='"before" or "after"')
         if insert_pos is not None:
-            if isinstance(insert_pos, bool) or not isinstance(insert_pos, int) or not -1 <= insert_pos <= len(entries):
+            if not is_whole(insert_pos, -1, len(entries)):
                 raise ConfigError(f"insert_pos is {insert_pos!r} at {trigger}", expected=f"-1, or 0 to {len(entries)}")
             position = len(entries) if insert_pos == -1 else insert_pos
         elif base_hook is not None:

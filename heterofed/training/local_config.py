@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from heterofed.checks import as_count
 from heterofed.errors import ConfigError
 from heterofed.metrics.calculator import MetricCalculator
 from heterofed.training.context import Context
@@ -48,7 +48,7 @@ class RoutineConfig:
     fresh_optimizer: bool = False
 
     def __post_init__(self) -> None:
-        _count("local_update_steps", self.local_update_steps)
+        as_count("local_update_steps", self.local_update_steps, 1)
         _one_of("batch_or_epoch", self.batch_or_epoch, ("batch", "epoch"))
         _one_of("schedule_every", self.schedule_every, ("batch", "round"))
         _callable("optimizer", self.optimizer)
@@ -112,10 +112,10 @@ class LocalConfig:
         for each in fields(self):
             if each.type == "bool":
                 _flag(each.name, getattr(self, each.name))
-        _count("batch_size", self.batch_size)
-        _count("grad_accum_count", self.grad_accum_count)
+        as_count("batch_size", self.batch_size, 1)
+        as_count("grad_accum_count", self.grad_accum_count, 1)
         if self.seed is not None:
-            _count("seed", self.seed, at_least=0)
+            as_count("seed", self.seed, 0)
         _callable("criterion", self.criterion)
         _callable("regularizer", self.regularizer, or_none=True)
         if self.regularizer is not None and not self.regularizer_mu:
@@ -130,15 +130,6 @@ class LocalConfig:
     def routine(self, mode: str | None) -> RoutineConfig:
         """Return what a mode of learning does."""
         return self.finetune if mode == MODE.FINETUNE else self.train
-
-
-def _count(name: str, value: object, *, at_least: int = 1) -> None:
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # TypeError below
-    except TypeError:
-        number = None
-    if number is None or number < at_least:
-        raise ConfigError(f"{name} is {value!r}", expected=f"a whole number, at least {at_least}")
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from heterofed.checks import is_whole
 from heterofed.errors import ConfigError
 from heterofed.training.hook_objects import HookObjects
 from heterofed.training.hook_registry import HookFunction, HookRegistry, HookSet
@@ -46,7 +47,7 @@ class ModelHooks(HookObjects):
         if model_idx is None:
             return self.registries[:1] if trigger in RUN_TRIGGERS else self.registries
         count = len(self.registries)
-        if isinstance(model_idx, bool) or not isinstance(model_idx, int) or not 0 <= model_idx < count:
+        if not is_whole(model_idx, 0, count - 1):
             raise ConfigError(f"model_idx is {model_idx!r}", expected=f"0 to {count - 1}, or None for all")
         if trigger in RUN_TRIGGERS and model_idx:
             raise ConfigError(f"{trigger} lies outside of any routine", expected="model_idx=0")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from heterofed.checks import is_whole
 from heterofed.errors import ConfigError
 from heterofed.training.context import CtxVar
 from heterofed.training.hook_registry import HookSet
@@ -247,7 +248,7 @@ def _models(given: Sequence[nn.Module] | tuple[nn.Module, int]) -> list[nn.Modul
     listed: list[Any] = list(given)
     if len(listed) == 2 and isinstance(listed[0], nn.Module) and not isinstance(listed[1], nn.Module):
         model, number = listed
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        if not is_whole(number, 1):
             raise ValueError(f"the number of models is {number!r}, and should be a whole number of 1 or more")
         return [model, *(copy.deepcopy(model) for _ in range(1, number))]
     models = [each for each in listed if isinstance(each, nn.Module)]

@@ -89,6 +89,8 @@ def put_states(parts: Mapping[str, Stateful], states: Mapping[str, dict[str, Any
                 with suppress(Exception):  # one that refuses even its own state must not cost the others theirs
                     parts[each].load_state_dict(before[each])
             text = error.what if isinstance(error, DataError) else " ".join(str(error).split())[:500]
+            if isinstance(error, KeyError):
+                text = f"it has no {text}"
             raise DataError(
                 f"{folder / name}.pt does not fit: {text or type(error).__name__}",
                 expected=f"the state of this run's {name}",

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
+from heterofed.cores import cores
 
 
 def threads_each(parties: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError, HeterofedError
 from heterofed.metrics.progress import logger
 from heterofed.metrics.writers import EventWriter
@@ -148,8 +149,7 @@ class Trainer(Routines):
         """
         if self.state is RunState.RUNNING:
             raise ConfigError("this trainer is running already", expected="one run at a time")
-        if rounds is not None and (isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1):
-            raise ConfigError(f"rounds is {rounds!r}", expected="a whole number, 1 or more, or None")
+        check_count("rounds", rounds, 1, or_none="until the training is stopped")
         self.max_rounds, self._stop_reason, self._requested = rounds, None, {}
         self.start_iter = self.iter
         self.max_iter = self.planned_iterations()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError, DataError
 from heterofed.training.hooks import HookBase
 
@@ -99,18 +100,6 @@ class SwagMoments:
         finally:
             _put(weights, before)
 
-    def mean_into(self, model: nn.Module) -> None:
-        """Give a model the mean weights.
-
-        Raises:
-            ConfigError: nothing was collected, or the model has other parameters.
-        """
-        if not self.collected:
-            raise ConfigError("SWAG has no moments", expected="one round or more with SwagHook")
-        weights = _weights(model)
-        self._check_fits(weights)
-        _put(weights, self.first)
-
     def _check_fits(self, weights: Mapping[str, Tensor]) -> None:
         shapes = {name: each.shape for name, each in weights.items()}
         if shapes != {name: each.shape for name, each in self.first.items()}:
@@ -155,8 +144,7 @@ class SwagHook(HookBase):
     """
 
     def __init__(self, from_round: int = 1) -> None:
-        if isinstance(from_round, bool) or not isinstance(from_round, int) or from_round < 1:
-            raise ConfigError(f"from_round is {from_round!r}", expected="a whole number, 1 or more")
+        check_count("from_round", from_round, 1)
         self.from_round = from_round
         self.moments: dict[str, SwagMoments] = {}
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError
+from heterofed.training.evaluating import evaluating
 from heterofed.uncertainty.moments import SwagMoments
 from heterofed.uncertainty.spread import Spread, interpret
 
@@ -40,8 +42,7 @@ class Uncertainty(ABC):
         n: int = 10,
         softmax: bool = False,
     ) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ConfigError(f"{n!r} predictions", expected="a whole number, 1 or more")
+        check_count("n", n, 1)
         self.models = {"": models} if isinstance(models, nn.Module) else dict(models)
         if not self.models or (forward is None and len(self.models) > 1):
             raise ConfigError(
@@ -58,7 +59,7 @@ class Uncertainty(ABC):
         Raises:
             ConfigError: a prediction has another shape than (rows, classes).
         """
-        with torch.no_grad(), self._at_rest():
+        with torch.no_grad(), evaluating(self.models.values()):
             return torch.stack([self._scores(each) for each in self._each(inputs)])
 
     def prediction(self, inputs: Any) -> tuple[Tensor, Spread]:
@@ -78,19 +79,6 @@ class Uncertainty(ABC):
         if output.ndim != 2:
             raise ConfigError(f"a prediction is of shape {tuple(output.shape)}", expected="(rows, classes)")
         return output.softmax(dim=1) if self.softmax else output
-
-    @contextmanager
-    def _at_rest(self) -> Iterator[None]:
-        """Let every layer evaluate, and be in its own mode again afterwards."""
-        layers = [layer for model in self.models.values() for layer in model.modules()]
-        before = [layer.training for layer in layers]
-        try:
-            for model in self.models.values():
-                model.eval()
-            yield
-        finally:
-            for layer, mode in zip(layers, before, strict=True):
-                layer.training = mode
 
 
 class NoUncertainty(Uncertainty):

@@ -1,4 +1,4 @@
-"""Bytes between parties: one contract (`transport`), in one process (`memory`) and between machines (`zeromq`)."""
+"""(3) Bytes between parties: one contract (`transport`), in one process (`memory`) and between machines (`zeromq`)."""
 
 from heterofed.wire.faulty import FaultyTransport
 from heterofed.wire.keys import KeyPair, load_or_create

@@ -132,6 +132,10 @@ class FaultyTransport(Transport):
             if left_s == 0:
                 return None
 
+    def expect_soon(self, soon: bool) -> None:
+        """See `Transport.expect_soon`."""
+        self._inner.expect_soon(soon)
+
     def down_for(self, party: str) -> float:
         """See `Transport.down_for`; a cut link is down for every party."""
         self._release()

@@ -95,6 +95,11 @@ def check_public_key(text: str) -> bytes:
     return key
 
 
+def keys_folder(home: Path) -> Path:
+    """Return where the parties of this machine keep their keys, below `Settings.home`."""
+    return home / "keys"
+
+
 def create(folder: Path, name: str) -> KeyPair:
     """Make a key in `<folder>/<name>.key`, where none may be yet.
 

@@ -176,6 +176,10 @@ class ReliableTransport(Transport):
             if now >= deadline:
                 late = late + 1 if came is not None else _IN_A_ROW + 1
 
+    def expect_soon(self, soon: bool) -> None:
+        """See `Transport.expect_soon`."""
+        self._inner.expect_soon(soon)
+
     def down_for(self, party: str) -> float:
         """See `Transport.down_for`."""
         down_s = self._inner.down_for(party)

@@ -79,6 +79,9 @@ class Transport(ABC):
             size_of(frame)
         return [frame if type(frame) is bytes else bytes(frame) for frame in frames]
 
+    def expect_soon(self, soon: bool) -> None:  # noqa: B027 - a transport need not make use of it
+        """Take note whether what is awaited from now on is likely to come within a millisecond or two."""
+
     @abstractmethod
     def receive(self, timeout_s: float) -> Delivery | None:
         """Return the next frame sequence from any party, or None when none came within `timeout_s` seconds.

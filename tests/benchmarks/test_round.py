@@ -45,10 +45,10 @@ def test_a_quick_round_gives_every_figure() -> None:
     said, found = run("round", "--quick", "--synthetic", "--train", "1280")
 
     assert "random pictures" in said and "federated / floor" in said
-    for name in ("federated_over_floor", "federated_over_unsplit"):
+    for name in ("federated_over_floor", "federated_over_unsplit", "federated_over_bare", "bare_over_floor"):
         assert 0.01 < found[name] < 100
     assert 0 <= found["host_idle"] < 1
-    assert {"floor", "unsplit_1", "federated"} <= set(found["seconds"])
+    assert {"floor", "bare", "unsplit_1", "federated"} <= set(found["seconds"])
     assert all(len(each) == 1 and each[0] > 0 for each in found["seconds"].values())
     for party in ("host", "collaborator_1"):
         took = found["parties"][party]

@@ -26,7 +26,7 @@ from typing import Any
 
 from heterofed.config import Settings
 from heterofed.errors import WireError
-from heterofed.tasks.directory import HostAddress, open_directory
+from heterofed.tasks.directory import HostAddress, host_in, open_directory
 from heterofed.tasks.guests import GuestList
 from heterofed.wire.keys import load_or_create
 from heterofed.wire.zeromq import CollaboratorTransport, HostTransport, sockets
@@ -104,7 +104,7 @@ def run_collaborator(task_id: str) -> None:
     directory = open_directory(settings)
     key = load_or_create(settings.home / "keys", PARTY)
     directory.announce_collaborator(task_id, PARTY, key.public)
-    address = directory.host_of(task_id)
+    address = host_in(directory.find(task_id))
     if address is None:
         raise SystemExit("no host is up")
     with CollaboratorTransport(
@@ -135,7 +135,7 @@ class Exchange:
         environment = {**os.environ, "HETEROFED_HOME": str(self.home)}
         self._host = self._start("host", environment, self.task_id, str(handshake_s))
         deadline = time.monotonic() + 30
-        while (address := self.directory.host_of(self.task_id)) is None:
+        while (address := host_in(self.directory.find(self.task_id))) is None:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the host did not start: {self.log()}")
             time.sleep(0.05)

@@ -110,6 +110,7 @@ class Stage:
         first = free_ports(2 * each)
         self._addresses = [first, first + each]  # the second for a host that comes back elsewhere
         self._at = 0
+        self._some_are_done = False
         self._proxies = {
             (at, party): Proxy(("127.0.0.1", address), address + number)
             for at, address in enumerate(self._addresses)
@@ -217,9 +218,14 @@ class Stage:
         time.sleep(seconds)
         self._signal(party, signal.SIGCONT)
 
-    def move(self) -> None:
-        """Let the host's next process have another address."""
+    def move(self, *, some_are_done: bool = False) -> None:
+        """Let the host's next process have another address.
+
+        Args:
+            some_are_done: a collaborator may have ended by then, and never come to the new one.
+        """
         self._at = 1
+        self._some_are_done = some_are_done
 
     def proxies(self, party: str) -> list[Proxy]:
         """Return the proxies on the way from this party to the others: of a host, all."""
@@ -229,7 +235,8 @@ class Stage:
         """Wait for the end of all parties and return what each has written down.
 
         Raises:
-            Trouble: one has not ended well, or not in time.
+            Trouble: one has not ended well, or not in time; or a collaborator never came through its own proxy, so that
+                whatever was done to that proxy was done to nobody.
         """
         while (codes := self._codes()) and None in codes.values() and time.monotonic() < self.until:
             if any(codes.values()):
@@ -242,6 +249,10 @@ class Stage:
                 f"{party} {'runs still' if code is None else f'exit {code}'}" for party, code in bad.items()
             )
             raise Trouble(f"{ends}\n{self.last_words(*bad)}")
+        if unused := self._unused():
+            raise Trouble(
+                f"nothing came through the proxy of {', '.join(unused)}: it does not lie on the way to the host"
+            )
         return {party: json.loads((self.folder / f"{party}.json").read_text()) for party in PARTIES}
 
     def last_words(self, *parties: str) -> str:
@@ -264,6 +275,11 @@ class Stage:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _unused(self) -> list[str]:
+        """Return the collaborators that had to come through their own proxies and did not."""
+        addresses = range(2) if self._some_are_done else [self._at]
+        return [party for party in COLLABORATORS if not any(self._proxies[at, party].connections for at in addresses)]
 
     def _log(self, party: str) -> Path:
         return self.folder / f"{party}.log"

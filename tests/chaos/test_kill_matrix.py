@@ -20,6 +20,7 @@ TRIED = (
 )
 
 
+@pytest.mark.timeout(120)
 def test_a_task_ends_with_the_same_bits_whatever_happens_in_a_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

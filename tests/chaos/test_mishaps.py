@@ -23,6 +23,7 @@ TRIED = (
 )
 
 
+@pytest.mark.timeout(120)
 def test_mishaps_end_as_they_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some = [each for each in mishaps.mishaps() if each.name in TRIED]
     monkeypatch.setattr(mishaps, "mishaps", lambda: some)

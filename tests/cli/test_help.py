@@ -19,6 +19,7 @@ import typer.main
 
 import psi.cli
 from heterofed.cli import app, main
+from heterofed.cli.demos import demo_app
 from tests.cli.words import check_command, heterofed
 
 COLUMNS = 80
@@ -168,6 +169,7 @@ TRIES = {
     "task cr": ["create"],
     "task create --exp": ["--expires"],
     "train host --duplicates l": ["last"],
+    "demo mnist --plain --ver": ["--verify-exact"],
 }
 """What is typed after `heterofed` -> what a shell makes of its last word."""
 
@@ -212,6 +214,33 @@ def test_other_shells_are_told_the_same(
     told = capsys.readouterr().out
     for each in TRIES[words]:
         assert re.search(rf'^{each}\b|"{each}"', told, re.MULTILINE), told
+
+
+def told_in_fish(words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(sys, "argv", ["heterofed"])
+    monkeypatch.setenv("_HETEROFED_COMPLETE", "complete_fish")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"heterofed {words}")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    with pytest.raises(SystemExit):
+        main()
+    return [each.split("\t")[0] for each in capsys.readouterr().out.splitlines() if each]
+
+
+@pytest.mark.parametrize("words", ["demo mnist --out ", "demo mnist --plain --rounds ", "demo mnist --out ru"])
+def test_behind_an_option_of_the_demo_that_takes_a_value_a_shell_offers_files(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told_in_fish(words, capsys, monkeypatch) == []  # of nothing shells make files
+
+
+@pytest.mark.parametrize("words", ["--verify", "--plain --verify", "--out runs --verify"])
+def test_options_of_the_demo_are_offered_beside_a_demo_whose_name_begins_alike(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_app, "registered_commands", list(demo_app.registered_commands))
+    demo_app.command("mnist-more")(lambda: None)
+
+    assert told_in_fish(f"demo mnist {words}", capsys, monkeypatch) == ["--verify-exact"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

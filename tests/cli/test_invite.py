@@ -12,6 +12,7 @@ import pytest
 from heterofed.config import Settings
 from heterofed.errors import ConfigError, NotAllowed
 from heterofed.tasks import TaskStatus, TrainerOptions, open_directory
+from heterofed.tasks.directory import host_in
 from heterofed.tasks.invitation import Invitation
 from heterofed.tasks.joined import read_joined
 from heterofed.wire.keys import create, load
@@ -51,6 +52,7 @@ def test_an_invitation_names_the_host_its_endpoint_and_its_key(home: Path) -> No
     assert (invitation.rounds, invitation.options) == (4, TrainerOptions(skip_model_tests=True))
     assert invitation.uncertainty == "swag"
     assert "HETEROFED_BIND=0.0.0.0:7000 HETEROFED_ADVERTISE=host.example:7000" in said.err
+    assert "give this line to shop; it holds no secret" in said.err and "nobody else" not in said.err
     assert well("task", "invite", "--endpoint", "host.example:7000", task_id, "shop").lines == said.lines
 
 
@@ -94,7 +96,7 @@ def test_who_joins_knows_the_task_and_is_told_what_to_do(other: str) -> None:
     task = place.find(task_id)
     assert (task.name, task.rounds, task.feature_keys, place.joined_as) == ("credit", 4, ("bank", "shop"), "shop")
     assert task.uncertainty == "swag"
-    host = place.host_of(task_id)
+    host = host_in(task)
     assert host is not None
     assert (host.feature_key, host.endpoint) == ("bank", "tcp://host.example:7000")
     assert task.party("bank").key_trusted
@@ -107,7 +109,7 @@ def test_joining_again_takes_the_new_endpoint_and_key(other: str, home: Path) ->
     new = create(home / "keys", "bank").public
     (line,) = well("task", "invite", "--endpoint", "h:2", task_id, "shop").lines
     well("task", "join", line, HETEROFED_HOME=other)
-    host = open_directory(Settings(home=Path(other)), task_id).host_of(task_id)
+    host = host_in(open_directory(Settings(home=Path(other)), task_id).find(task_id))
     assert host is not None
     assert (host.endpoint, host.public_key) == ("tcp://h:2", new)
 
@@ -137,7 +139,9 @@ def test_a_hubs_invitation_brings_its_url_and_a_token_of_that_party_alone(
 ) -> None:
     at_hub = {"HETEROFED_HUB": hub.url, "HETEROFED_TOKEN": hub.token}
     task_id = created(**at_hub)
-    (line,) = well("task", "invite", "--host", "bank", task_id, "shop", **at_hub).lines
+    printed = well("task", "invite", "--host", "bank", task_id, "shop", **at_hub)
+    assert "give this line to shop, and to nobody else: whoever has it is shop" in printed.err
+    (line,) = printed.lines
 
     said = well("task", "join", line, HETEROFED_HOME=other)
 
@@ -175,7 +179,8 @@ def test_a_key_that_is_trusted_at_a_hub_is_pinned_here_whatever_the_hub_says_lat
     place = open_directory(Settings(home=home, hub=hub.url, token=hub.token), task_id)
     assert place.store.get(task_id).party("shop").public_key == other_key
     assert place.find(task_id).party("shop").public_key == key
-    assert (place.party_of(task_id, other_key), place.party_of(task_id, key)) == (None, "shop")
+    task = place.find(task_id)
+    assert (task.owner_of(other_key), task.owner_of(key)) == (None, "shop")
 
 
 def test_a_task_that_ended_at_the_hub_is_not_invited_to(hub: RunningHub) -> None:

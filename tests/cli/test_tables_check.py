@@ -29,9 +29,28 @@ def test_a_good_table_is_shown_as_a_table(tmp_path: Path, form: str) -> None:
     assert rows["dose"][3] == "numeric" and rows["city"][3] == "categorical"
     assert rows["smoker"][3] == "boolean" and rows["seen"][3] == "date" and rows["ill"][3] == "label"
     assert "200 rows, 200 ids" in said.out and "5 of 6 columns are features" in said.out
-    assert "labels: binary, in ill" in said.out
+    assert "label column ill: binary" in said.lines
     assert said.lines[-1] == "no problem found"
     assert not any(hidden in said.out for hidden in ("Ulm", "Kiel", "1042"))
+
+
+def test_several_label_columns_are_told_as_such(tmp_path: Path) -> None:
+    frame = patients()
+    frame["old"] = (frame["age"] > 50).astype(int)
+    said = well(
+        "check", "--data", str(written(frame, tmp_path, "csv")), "--id", "id", "--label", "ill", "--label", "old"
+    )
+
+    assert "label columns ill, old: multilabel" in said.lines
+
+
+def test_what_is_told_of_a_table_is_not_broken_up_where_the_terminal_is_narrow(tmp_path: Path) -> None:
+    table = written(patients(), tmp_path, "csv")
+
+    said = well("check", "--data", table.name, "--id", "id", "--label", "ill", COLUMNS="80")
+
+    assert {"5 of 6 columns are features", "label column ill: binary", "no problem found"} <= set(said.lines)
+    assert max(map(len, said.lines)) <= 80
 
 
 def test_all_that_is_wrong_is_told_at_once_and_the_exit_code_says_so(tmp_path: Path) -> None:

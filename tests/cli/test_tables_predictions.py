@@ -17,7 +17,7 @@ import pytest
 from heterofed.cli.asked import asked_ids
 from heterofed.cli.predictions import check_place, write_predictions
 from heterofed.errors import ConfigError, DataError, OutputError, PeerGone
-from heterofed.scheduler.predicting.predictions import RowStatus
+from heterofed.scheduler.predicting.predicted import RowStatus
 from heterofed.tables import LabelEncoder
 from tests.chaos.smalldisk import CannotMount, small_disk
 

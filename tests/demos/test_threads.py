@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from demos.mnist_split import run
+from demos.mnist_split import command_line, run
 from demos.mnist_split.data import SMALL_SET
 from demos.mnist_split.options import read_options
 from heterofed import Settings
@@ -24,13 +24,13 @@ def test_every_party_takes_a_fair_share_but_one_thread_where_bits_are_compared(
 ) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 8)
 
-    assert run._default_threads(run._parse(arguments)) == expected
+    assert run._default_threads(command_line.parse(arguments)) == expected
 
 
 def test_the_variable_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HETEROFED_THREADS", "3")
 
-    assert run._default_threads(run._parse(["--verify-exact"])) == 3
+    assert run._default_threads(command_line.parse(["--verify-exact"])) == 3
 
 
 def test_the_option_of_a_party_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

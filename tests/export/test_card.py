@@ -71,6 +71,11 @@ def test_a_card_tells_shapes_parties_settings_scores_and_limits() -> None:
     ]
 
 
+def test_one_column_and_one_number_are_told_as_one() -> None:
+    encoder = TableEncoder.fit(patients(), {"age": "numeric"})
+    assert "1 column of this party makes 1 number a row:" in card(encoder=encoder).render().splitlines()
+
+
 def test_a_card_holds_no_category_no_class_and_no_mean() -> None:
     text = card().render()
 

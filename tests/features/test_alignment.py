@@ -323,5 +323,6 @@ def test_other_ids_at_a_peer_stop_the_task_with_both_names_and_counts(theirs: li
 
     assert str(caught.value) == (
         f"c1, while comparing the splits: {problem}; expected the same ids in the same order everywhere. "
-        "split_dataset must be the same function of the ids at every party."
+        "split_dataset must be the same function of the ids at every party; of tables, fractions and salt must be the "
+        "same."
     )

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from heterofed.errors import AlignmentError, EmbeddingError, HeterofedError
 from heterofed.features.alignment import digest_of_places
 from heterofed.features.batches import RoundOrder
-from heterofed.features.embedder import FLOATS, EmbeddingForm, PlannedBatches, UserBatches, check_labels
+from heterofed.features.embedder import PlannedBatches, UserBatches, check_labels
+from heterofed.features.form import FLOATS, EmbeddingForm
 from heterofed.frames.tensors import DTYPE_NAMES
 
 KEY = bytes(range(16))

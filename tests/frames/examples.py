@@ -78,7 +78,7 @@ def one_of_each(round_: int = 1, batch: int = 0) -> list[AnyMessage]:
             calculation_timeout_s=300.0,
             matched=True,
             resume=938,
-            exchange=Terms(4, 2, 5, "int8", "topk:0.1"),
+            terms=Terms(4, 2, 5, "int8", "topk:0.1"),
         ),
         PairingKey(public=bytes(range(32))),
         PairingKeys(publics=(bytes(32), bytes(range(32)))),

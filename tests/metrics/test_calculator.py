@@ -25,6 +25,7 @@ from heterofed.metrics.calculator import (
     score,
     unregister_metric,
 )
+from heterofed.report.scores import SMALLER_IS_BETTER, SPOKEN
 
 LABELS = np.array([0, 1, 2, 2])
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.2, 0.1, 0.7]])
@@ -586,3 +587,9 @@ def test_scoring_loads_no_torch() -> None:
 )
 def test_the_name_of_a_scalar_tells_what_is_better_where_it_can(scalar: str, more: bool | None) -> None:
     assert direction_of(scalar) is more
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_every_score_of_a_report_is_better_in_its_own_direction_as_a_scalar_too(name: str) -> None:
+    for scalar in (name, f"valid/{name}", f"test_{name}"):
+        assert direction_of(scalar) is (name not in SMALLER_IS_BETTER), scalar

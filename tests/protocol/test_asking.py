@@ -11,8 +11,8 @@ from heterofed.frames.codec import Codec
 from heterofed.frames.forms import Blob
 from heterofed.frames.messages import MOST_ASKED, AnyMessage, Ask, BatchesEnd, BatchPlan, Draw, Embedding, Proceed
 from heterofed.frames.tensors import pack
-from heterofed.protocol.phases import Phase, Role
-from heterofed.protocol.session import TEST_AHEAD, Session
+from heterofed.protocol.phases import TEST_AHEAD, Phase, Role
+from heterofed.protocol.session import Session
 from tests.frames.examples import example
 
 H, C = Role.HOST, Role.COLLABORATOR

@@ -29,8 +29,8 @@ from heterofed.frames.messages import (
     Terms,
     Welcome,
 )
-from heterofed.protocol.phases import Phase, Role
-from heterofed.protocol.session import TEST_AHEAD, Session
+from heterofed.protocol.phases import TEST_AHEAD, Phase, Role
+from heterofed.protocol.session import Session
 from tests.frames.examples import example
 
 H, C = Role.HOST, Role.COLLABORATOR
@@ -63,7 +63,7 @@ class Pair:
         return self.ends[H]
 
 
-LOCK_STEP: AnyMessage = msgspec.structs.replace(example(Welcome), exchange=Terms())
+LOCK_STEP: AnyMessage = msgspec.structs.replace(example(Welcome), terms=Terms())
 
 BEGINNING: list[Said] = [
     (C, example(CheckIn)),
@@ -258,7 +258,7 @@ def test_a_peer_that_speaks_out_of_turn_is_told_that_it_must_wait() -> None:
 
 def ahead(max_staleness: int) -> Pair:
     """Return a pair in training where a collaborator may be so many batches ahead."""
-    welcome = msgspec.structs.replace(example(Welcome), exchange=Terms(max_staleness=max_staleness))
+    welcome = msgspec.structs.replace(example(Welcome), terms=Terms(max_staleness=max_staleness))
     script = [(H, welcome) if each == (H, LOCK_STEP) else each for each in BEGINNING]
     return Pair().run([*script, *opening(1)])
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from heterofed.errors import ConfigError, OutputError
-from heterofed.report import Evaluation, ScoredSet, can_report, needs, summarise, write_evaluation
-from heterofed.report.canvas import brief, named, thinned
+from heterofed.metrics.drawing import thinned
+from heterofed.report import Evaluation, ScoredSet, can_report, needs, remove_evaluation, summarise, write_evaluation
+from heterofed.report.canvas import brief, named
 from heterofed.report.evaluation import Array
 from heterofed.report.pictures import pictures_of
 from heterofed.tables import Task
@@ -155,6 +156,41 @@ def test_a_second_report_takes_the_place_of_the_first(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text()
     assert "The second" in text
     assert "The first" not in text
+
+
+@pytest.mark.parametrize("task", PICTURES)
+def test_what_is_removed_is_the_report_and_nothing_else_in_its_folder(task: Task, tmp_path: Path) -> None:
+    mine = [tmp_path / "pictures" / "holiday.png", tmp_path / "notes.html"]
+    write_evaluation(tmp_path, evaluation_of(task))
+    for each in mine:
+        each.write_bytes(b"mine")
+
+    remove_evaluation(tmp_path)
+
+    assert {each for each in tmp_path.rglob("*") if each.is_file()} == set(mine)
+
+
+def test_nothing_is_removed_where_there_is_no_evaluation(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, evaluation_of("regression"))
+    (tmp_path / "evaluation.json").unlink()
+    before = set(tmp_path.rglob("*"))
+
+    remove_evaluation(tmp_path)
+    remove_evaluation(tmp_path / "nowhere")
+
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_all_parties_are_named_only_where_all_had_the_rows(tmp_path: Path) -> None:
+    def words(**also: Any) -> str:
+        write_evaluation(tmp_path, evaluation_of("regression", **also))
+        return Page((tmp_path / "report.html").read_text()).words
+
+    assert "120 rows, all parties" in words()
+    stood_in = words(with_stand_ins=30, remarks=["A remark.", "Another one."])
+    assert "120 rows, 30 with stand-ins" in stood_in
+    assert "all parties" not in stood_in
+    assert "A remark." in stood_in and "Another one." in stood_in
 
 
 def test_nothing_is_written_where_a_picture_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression", "multilabel")
 
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_read_is_what_was_written(task: Task, tmp_path: Path) -> None:
-    summary = summarise(evaluation_of(task))
+    summary = summarise(evaluation_of(task, remarks=["Few rows."], with_stand_ins=7))
+    assert (summary.remarks, summary.with_stand_ins) == (("Few rows.",), 7)
     write_summary(tmp_path, summary)
     assert read_summary(tmp_path) == summary
 

@@ -13,7 +13,7 @@ from heterofed.metrics.progress import NoProgress
 from heterofed.protocol.phases import Phase, Role
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import Matched, MatchingJob, match_as_collaborator, match_as_host
-from heterofed.simulate import _zeromq_ends
+from heterofed.simulate.ends import zeromq_ends
 
 HOST = "host"
 ENDS_WITHIN_S = 30.0
@@ -56,7 +56,7 @@ class Parties:
         self.matching = matching or Matching("ecdh", "both", len(keys) > 2)
         self.told = {key: Told(key) for key in keys}
         self._job = {"timeout_s": 20.0, **job}
-        self._ends = _zeromq_ends(keys)
+        self._ends = zeromq_ends(keys)
         settings = Settings(rejoin_timeout_s=1.0, notice_every_s=60.0)
         self.links = {
             key: Link(

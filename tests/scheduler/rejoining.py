@@ -16,7 +16,7 @@ from heterofed import HeterofedError, TaskAborted
 from heterofed.metrics.progress import NoProgress
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.seat import Seat, TaskRecord, TaskResult
-from heterofed.simulate import _InTurn, _seeded_state, _Turn
+from heterofed.simulate.turns import InTurn, Turn, seeded_state
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from heterofed.wire.memory import MemoryHub
 from heterofed.wire.transport import Transport
@@ -128,7 +128,7 @@ class Federation:
         self._seed = seed
         self._reseed = reseed
         self._recover = recover
-        self._turn = _Turn([seed + index for index in range(len(keys))])
+        self._turn = Turn([seed + index for index in range(len(keys))])
         self._threads: dict[str, threading.Thread] = {}
 
     def start(self, key: str, *, recover: bool = False) -> None:
@@ -138,7 +138,7 @@ class Federation:
         if self.starts[key] > 1:
             index = self.keys.index(key)
             seed = 1000 * self.starts[key] if self._reseed else self._seed
-            self._turn._states[index] = _seeded_state(seed + index)
+            self._turn._states[index] = seeded_state(seed + index)
         thread = threading.Thread(target=self._run, args=(key, recover), name=f"{key} {self.starts[key]}", daemon=True)
         self._threads[key] = thread
         thread.start()
@@ -175,7 +175,7 @@ class Federation:
 
     def _connect(self, key: str) -> tuple[str, Transport]:
         self.ends[key] = self.hub.transport(key)
-        return self.keys[0], _InTurn(self.ends[key], self._turn, self.keys.index(key))
+        return self.keys[0], InTurn(self.ends[key], self._turn, self.keys.index(key))
 
     def _run(self, key: str, recover: bool) -> None:
         index = self.keys.index(key)

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from heterofed import Settings
+from heterofed.cores import cores
 from heterofed.scheduler import crowding as module
 from heterofed.scheduler.crowding import crowding, is_loopback, on_one_machine
 from heterofed.tasks.directory import open_directory
 from heterofed.training import threads
-from heterofed.training.threads import cores
 
 PARTY = Path(__file__).resolve().parents[1] / "party.py"
 

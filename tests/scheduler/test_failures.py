@@ -27,7 +27,7 @@ from heterofed import (
     TrainingDiverged,
     run_locally,
 )
-from heterofed.simulate import root_of
+from heterofed.simulate.training import root_of
 from tests.own_batches import OwnCollaborator, OwnHost
 from tests.tiny import Collaborator, Host, person, same_bits
 

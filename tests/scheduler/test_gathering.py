@@ -61,7 +61,7 @@ class Hall:
         self.ended: Gathered | HeterofedError | None = None
         self._how = {"max_rounds": 3, "calculation_timeout_s": 60.0, **how}
         if again:
-            self._how["timeout_s"] = timeout_s
+            self._how |= {"timeout_s": timeout_s, "again": True}
         self._link = Link(self.hub.transport("host"), Role.HOST, self.keys[1:], self.settings, say=self.notices.append)
         self._thread = threading.Thread(target=self._gather, daemon=True)
         self._thread.start()

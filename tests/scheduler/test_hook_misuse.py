@@ -75,7 +75,7 @@ def test_a_gradient_that_is_not_finite_is_refused_by_the_collaborator_and_the_ho
 
 
 def test_a_trainers_own_build_hooks_and_build_writers_are_asked(tmp_path: Path) -> None:
-    from heterofed.scheduler.host_trainer import HostTrainer
+    from heterofed.scheduler.batches.host_trainer import HostTrainer
     from heterofed.training.registries import register_trainer
 
     asked: list[str] = []

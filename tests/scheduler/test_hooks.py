@@ -765,7 +765,7 @@ def test_a_host_may_test_every_round_from_a_hook_of_its_own() -> None:
 # --- which hooks there are --------------------------------------------------------------------------------------------
 
 PLUGIN = """
-from heterofed.scheduler.host_trainer import HostTrainer
+from heterofed.scheduler.batches.host_trainer import HostTrainer
 from heterofed.training.hooks import HookBase
 from heterofed.training.registries import register_hook, register_trainer
 

@@ -30,7 +30,7 @@ from heterofed.scheduler.checks import MOST_MATCHINGS
 from heterofed.scheduler.intersecting import Intersection
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.matching import Matched
-from heterofed.tasks.directory import Directory, open_directory
+from heterofed.tasks.directory import Directory, host_in, open_directory
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from tests.forked import Forked
 from tests.scheduler.matching_parties import people
@@ -94,7 +94,7 @@ def test_the_task_goes_through_its_life_and_everybody_learns_what_all_have(
     task = directory.find(task_id)
     assert task.status is TaskStatus.COMPLETED
     assert [party.status for party in task.parties] == [PartyStatus.FINISHED] * 3
-    assert directory.host_of(task_id) is None
+    assert host_in(directory.find(task_id)) is None
 
 
 def test_only_the_number_can_be_revealed_to_both(directory: Directory) -> None:

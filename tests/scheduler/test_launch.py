@@ -21,7 +21,7 @@ from heterofed.metrics.progress import NoProgress
 from heterofed.scheduler.doors import CollaboratorDoor
 from heterofed.scheduler.launch import ended_by_sigterm
 from heterofed.scheduler.record import StoreRecord
-from heterofed.tasks.directory import Directory, open_directory
+from heterofed.tasks.directory import Directory, host_in, open_directory
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from tests.forked import Forked
 from tests.tiny import Collaborator, Host, same_bits, unsplit
@@ -90,7 +90,7 @@ def test_two_processes_train_to_the_same_bits_as_the_unsplit_network(
     task = directory.find(task_id)
     assert task.status is TaskStatus.COMPLETED
     assert [party.status for party in task.parties] == [PartyStatus.FINISHED] * 2
-    assert directory.host_of(task_id) is None
+    assert host_in(directory.find(task_id)) is None
 
 
 def test_without_encryption_both_say_so_and_the_task_is_done(task_id: str, directory: Directory) -> None:
@@ -142,7 +142,7 @@ def test_a_host_that_dies_before_all_are_there_can_be_started_again(task_id: str
     """The waiting collaborator follows it to its new address."""
     directory.store.create("other", ["x", "y"])
     first = Process("host", task_id, HETEROFED_GATHER_TIMEOUT_S="60")
-    wait_until(lambda: directory.host_of(task_id) is not None)
+    wait_until(lambda: host_in(directory.find(task_id)) is not None)
     first.kill()
     other = Process("collaborator", task_id)
     time.sleep(3)  # it connects to where nobody listens any more
@@ -199,7 +199,7 @@ def test_a_second_process_under_one_feature_key_is_refused_and_the_first_goes_on
     task_id: str, directory: Directory
 ) -> None:
     host = Process("host", task_id)
-    wait_until(lambda: directory.host_of(task_id) is not None)
+    wait_until(lambda: host_in(directory.find(task_id)) is not None)
     other = Process("collaborator", task_id, "feature_key='host'")
     code, output = other.end()
     right = Process("collaborator", task_id)
@@ -211,7 +211,7 @@ def test_a_second_process_under_one_feature_key_is_refused_and_the_first_goes_on
 
 def test_two_hosts_of_one_task_are_refused(task_id: str, directory: Directory) -> None:
     first = Process("host", task_id)
-    wait_until(lambda: directory.host_of(task_id) is not None)
+    wait_until(lambda: host_in(directory.find(task_id)) is not None)
     code, output = Process("host", task_id, "feature_key='c1'").end()
     other = Process("collaborator", task_id)
 
@@ -261,7 +261,9 @@ def test_ctrl_c_at_one_party_ends_the_other_with_its_name(task_id: str, director
 
     code, output = host.end()
     assert code != 0
-    assert output.endswith("\ninterrupted\n")
+    *_, how, last = output.splitlines()
+    assert how.endswith("host was interrupted; to go on, start all parties again with recover=True (--recover)")
+    assert last == "interrupted"
     assert "Traceback" not in output
     code, output = other.end()
     assert code == 1
@@ -277,7 +279,11 @@ def test_a_party_that_is_told_to_end_tells_the_other_before_it_does(
     wait_until(lambda: directory.find(task_id).status is TaskStatus.ONGOING)
     parties.pop(ended).process.send_signal(signal.SIGTERM)
 
-    assert Process.started[ended == "c1"].end()[0] == 128 + signal.SIGTERM
+    code, output = Process.started[ended == "c1"].end()
+    assert code == 128 + signal.SIGTERM
+    assert output.splitlines()[-1].endswith(
+        f"{ended} was told to end (SIGTERM); to go on, start all parties again with recover=True (--recover)"
+    )
     (other,) = parties.values()
     code, output = other.end()
     assert code == 1
@@ -326,8 +332,8 @@ def test_the_address_that_is_told_may_be_another_than_the_one_that_is_listened_a
         HETEROFED_ADVERTISE=f"localhost:{port}",
         HETEROFED_PROGRESS="plain",
     )
-    wait_until(lambda: directory.host_of(task_id) is not None)
-    address = directory.host_of(task_id)
+    wait_until(lambda: host_in(directory.find(task_id)) is not None)
+    address = host_in(directory.find(task_id))
     other = Process("collaborator", task_id)
 
     assert address is not None
@@ -430,7 +436,7 @@ def test_user_code_that_raises_shows_its_traceback_here_and_its_name_there(task_
 
 def test_a_collaborator_that_fails_before_check_in_ends_the_host(task_id: str, directory: Directory) -> None:
     host = Process("host", task_id)
-    wait_until(lambda: directory.host_of(task_id) is not None)
+    wait_until(lambda: host_in(directory.find(task_id)) is not None)
     other = Process("collaborator/repeating", task_id)
 
     assert other.end()[0] == 1

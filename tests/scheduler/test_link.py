@@ -130,6 +130,45 @@ def test_a_message_that_is_not_awaited_waits_until_it_is(ends: Ends) -> None:
     assert ends.host.expect(BatchesEnd, from_=["c1"], waiting_for="end", timeout_s=1)[1] == BatchesEnd(1, 0)
 
 
+def test_one_message_of_each_peer_is_collected_in_the_order_of_the_peers_whoever_comes_first(ends: Ends) -> None:
+    for link in (ends.c2, ends.c1):
+        link.send("host", HELLO)
+
+    found = ends.host.collect(CheckIn, "check-in", 1)
+
+    assert list(found.items()) == [("c1", HELLO), ("c2", HELLO)]
+
+
+def test_what_a_peer_says_besides_is_left_where_it_is_while_others_are_collected(ends: Ends) -> None:
+    ends.start_round()
+    ends.c1.send("host", BatchesEnd(1, 0))
+
+    assert ends.host.collect(RoundReady, "agreement", 1) == {"c1": RoundReady(1), "c2": RoundReady(1)}
+    assert ends.host.expect(BatchesEnd, from_=["c1"], waiting_for="end", timeout_s=1)[1] == BatchesEnd(1, 0)
+
+
+def test_who_is_missing_from_a_collection_is_named_alone(ends: Ends) -> None:
+    ends.c2.send("host", HELLO)
+
+    with pytest.raises(PeerTimeout) as caught:
+        ends.host.collect(CheckIn, "check-in", 0.3)
+
+    assert caught.value.party == "c1"
+    assert "c2" not in str(caught.value)
+
+
+def test_all_peers_of_a_collection_have_one_deadline(ends: Ends) -> None:
+    began = time.monotonic()
+    late = threading.Timer(0.3, ends.c2.send, ("host", HELLO))
+    late.start()
+
+    with pytest.raises(PeerTimeout, match="c1"):
+        ends.host.collect(CheckIn, "check-in", 0.5)
+
+    assert 0.45 < time.monotonic() - began < 0.75, "the wait for c1 began anew when c2 had come"
+    late.join()
+
+
 def test_a_deadline_names_who_was_awaited_for_what_and_in_which_phase(ends: Ends) -> None:
     began = time.monotonic()
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from heterofed import ConfigError, DataError, run_locally
-from heterofed.scheduler.manifest import NAME, digest_of_file, read_manifest, write_manifest
+from heterofed.scheduler.manifest import NAME, digest_of_file, read_manifest, results_folder, write_manifest
 from tests.tiny import Collaborator, Host
 
 
@@ -100,6 +100,20 @@ def test_a_folder_of_no_run_and_that_of_another_party_are_refused(completed: Pat
         read_manifest(completed / "c", role="host")
     with pytest.raises(ConfigError, match=r"is the run of c1; expected that of shop"):
         read_manifest(completed / "c", feature_key="shop")
+    with pytest.raises(ConfigError, match=r"is the run of task local; expected that of task other\. Name the folder"):
+        read_manifest(completed / "c", task_id="other")
+    assert read_manifest(completed / "c", role="collaborator", feature_key="c1", task_id="local").rounds == 1
+
+
+def test_results_go_below_the_working_folder_by_task_and_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert results_folder("some-task", "bank") == Path("runs/some-task/bank")
+
+    result = run_locally(Host(max_rounds=1), Collaborator(), seed=1)
+
+    for each in result.parties.values():
+        assert each.out_dir == results_folder("local", each.feature_key)
+        assert read_manifest(each.out_dir).feature_key == each.feature_key
 
 
 def test_what_json_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:

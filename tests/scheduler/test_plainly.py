@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from heterofed import cli, errors
+from heterofed import Settings, cli, errors, run_locally
 from heterofed.errors import ConfigError, DataError, HeterofedError, PeerTimeout, ProtocolError, TaskFailed
-from heterofed.scheduler.plainly import PAGE, explained_at, plain_lines
+from heterofed.scheduler.launch import seat_in
+from heterofed.scheduler.plainly import PAGE, explained_at, interrupts_plainly, plain_lines
+from heterofed.tasks.directory import open_directory
 from heterofed.training.data import NoBatches
+from tests.tiny import Collaborator, Host
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, HeterofedError)]
@@ -77,3 +81,62 @@ def test_a_command_prints_what_a_script_does(
     message, place = capsys.readouterr().err.splitlines()
     assert message.startswith("UnknownTask: there is no task 'nosuchtask' in ")
     assert place == f"See {PAGE}#unknowntask"
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+def in_a_notebook(error: BaseException) -> list[str]:
+    """Return what IPython prints of an error that it has been told how to print."""
+    lines: list[str] = error._render_traceback_()  # type: ignore[attr-defined]  # the name is IPython's
+    return lines
+
+
+def test_ctrl_c_ends_a_notebooks_cell_with_one_line_and_is_the_same_error() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, interrupts_plainly():
+        raise KeyboardInterrupt
+
+    assert in_a_notebook(caught.value) == ["interrupted"]
+    assert not hasattr(KeyboardInterrupt(), "_render_traceback_"), "those of the user's own code print as ever"
+
+
+@pytest.mark.parametrize("stopped", ["host", "c1"])
+def test_ctrl_c_in_a_run_of_one_process_ends_it_so(stopped: str) -> None:
+    class Stopped(Host):
+        def train_a_batch(self, *args: object) -> None:
+            raise KeyboardInterrupt
+
+    class StoppedCollaborator(Collaborator):
+        def load_batch(self, *args: object) -> None:
+            raise KeyboardInterrupt
+
+    host = Stopped() if stopped == "host" else Host()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_locally(host, StoppedCollaborator() if stopped == "c1" else Collaborator())
+
+    assert in_a_notebook(caught.value) == ["interrupted"]
+
+
+def test_a_party_of_a_task_says_what_to_do_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings.from_env()
+    task = open_directory(settings).store.create("tiny", ["host", "c1"])
+
+    with pytest.raises(KeyboardInterrupt) as caught, seat_in(task.id, "host", settings, host=True, go_on="begin"):
+        raise KeyboardInterrupt
+
+    assert in_a_notebook(caught.value) == ["interrupted"]
+    assert caplog.messages[-1] == "host was interrupted; to go on, begin"
+
+
+def test_an_error_that_only_looks_like_the_end_of_a_process_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings.from_env()
+    task = open_directory(settings).store.create("tiny", ["host", "c1"])
+
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(SystemExit),
+        seat_in(task.id, "host", settings, host=True, go_on="begin"),
+    ):
+        raise SystemExit(3)
+
+    assert not any("to go on" in each for each in caplog.messages)

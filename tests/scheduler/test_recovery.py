@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from heterofed.frames.messages import MOST_POINTS
 from heterofed.scheduler.recovery import (
     ALIGNMENT_FILE,
-    MOST_POINTS,
     START_NAME,
     Alignment,
     Points,

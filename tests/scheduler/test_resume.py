@@ -487,6 +487,23 @@ def test_where_no_checkpoint_of_a_party_can_be_read_nothing_changes(tmp_path: Pa
     assert contents(tmp_path / "c1") == files
 
 
+@pytest.mark.parametrize("lost", ["told", "packers", "tables"])
+def test_a_checkpoint_without_a_part_of_its_state_is_refused_and_nothing_is_loaded(tmp_path: Path, lost: str) -> None:
+    run_until(parties_in(tmp_path, max_rounds=3), 3)
+    path = tmp_path / "c1" / "checkpoints" / "model_0000005" / "trainer.pt"
+    state = torch.load(path, weights_only=True)
+    del state["own"][lost]
+    torch.save(state, path)
+    parties = parties_in(tmp_path, max_rounds=3)
+    fresh = parties_in(tmp_path, max_rounds=3)[1].feature_model.state_dict()
+
+    error, _ = texts_of(*parties, recover=True)
+
+    assert isinstance(error, DataError)
+    assert f"trainer.pt does not fit: it has no '{lost}'; expected the state of this run's trainer" in str(error)
+    assert same(parties[1].feature_model.state_dict(), fresh)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

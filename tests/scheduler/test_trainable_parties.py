@@ -169,14 +169,15 @@ def test_optimizers_are_about_to_step_only_where_a_model_moves() -> None:
 def answers_to(other: Any) -> list[tuple[int, type[Any]]]:
     """Return a list that fills with (round, kind) of the host's answers to the batches of a collaborator."""
     told: list[tuple[int, type[Any]]] = []
-    original: Callable[..., Any] = other.trainer._answer
+    original: Callable[..., Any] = other.trainer._hear
 
     def exchanged(*args: Any) -> Any:
         answer = original(*args)
-        told.append((answer.round, type(answer)))
+        if isinstance(answer, Gradient | Proceed):
+            told.append((answer.round, type(answer)))
         return answer
 
-    other.trainer._answer = exchanged
+    other.trainer._hear = exchanged
     return told
 
 

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 
 from heterofed.cli import main
 from heterofed.cli.export import Form, export
+from heterofed.cli.own_code import find_modules_of
 from heterofed.cli.predict import (
     evaluate_host,
     predict_collaborator,
@@ -30,10 +32,16 @@ from heterofed.cli.tables import Absent
 from heterofed.cli.train import train_collaborator, train_host
 from heterofed.config import Settings
 from heterofed.errors import ConfigError, DataError, HeterofedError, OutputError, PeerTimeout, TemplateError
+from heterofed.report import read_summary
+from heterofed.scheduler.manifest import read_manifest, write_manifest
 from heterofed.tasks.directory import open_directory
+from heterofed.tasks.model import TaskStatus
+from heterofed.wire.keys import KeyPair, load
 from tests.cli.words import heterofed
 
 COLUMNS = ("a", "b", "c", "d")
+ACCOUNT = ("opened", "matching", "matched")
+"""What is noted of a session before its first request."""
 
 
 OWN_MODEL = """
@@ -156,6 +164,10 @@ def predictions(path: Path = Path("predictions.csv")) -> pd.DataFrame:
     return frame
 
 
+def account_in(folder: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(folder) / "audit.jsonl").read_text().splitlines()]
+
+
 # --- training -----------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +205,13 @@ WRONG: dict[str, tuple[str, dict[str, Any], list[str], str]] = {
     "wrong fractions": ("host", {}, ["--id", "id", "--label", "y", "--fractions", "0.5,0.6,0"], "fractions"),
     "wrong hidden": ("collaborator", {}, ["--id", "id", "--hidden", "8;8"], "--hidden is '8;8'"),
     "no such model": ("collaborator", {}, ["--id", "id", "--model", "nowhere:make"], "nowhere:make cannot be imported"),
+    "frozen and random": ("collaborator", {}, ["--id", "id", "--frozen"], "--frozen is given without --model"),
+    "frozen and random at the host": (
+        "host",
+        {},
+        ["--id", "id", "--label", "y", "--frozen"],
+        "--frozen is given without --model",
+    ),
     "unknown party": ("collaborator", {}, ["--id", "id", "--feature-key", "mill"], "mill"),
 }
 
@@ -284,9 +303,35 @@ def test_a_served_collaborator_answers_one_request_after_the_other(run: Path) ->
     assert predictions(Path("one_answer.csv"))["status"].tolist() == ["predicted"]
     found = json.loads(Path("runs/h/evaluation-1/evaluation.json").read_text())
     assert [each["rows"] for each in found["sets"].values()] == [59]
-    audit = [json.loads(line) for line in Path("runs/c/audit.jsonl").read_text().splitlines()]
-    assert [each["event"] for each in audit if each["event"] != "asked"] == ["opened", "closed"] * 3
+    audit = account_in("runs/c")
+    assert [each["event"] for each in audit if each["event"] != "asked"] == [*ACCOUNT, "closed"] * 3
+    assert [each["declared"] for each in audit if each["event"] == "closed"] == [60, 1, 60]
     assert not any("p10" in json.dumps(each) for each in audit)
+
+
+def test_a_collaborator_that_answers_once_keeps_the_same_account(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("one.csv").write_text("id,a,b\np1030,0.5,0.25\n")
+
+    well(
+        lambda: predict_collaborator(Path("runs/c"), Path("new_shop.csv")),
+        lambda: predict_host(Path("runs/h"), Path("one_answer.csv"), ids=Path("one.csv")),
+    )
+
+    assert [each["event"] for each in account_in("runs/c")] == [*ACCOUNT, "asked", "closed"]
+    told = capsys.readouterr().err.splitlines()
+    assert "answered 1 request for 1 row of 1 shared id" in told
+    assert "one_answer.csv has 1 row (1 predicted)" in told
+
+
+def test_only_where_a_run_names_code_of_ones_own_is_the_folder_looked_in_for_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(run))])
+
+    find_modules_of(Path("runs/h"))
+    assert str(run) not in sys.path
+    find_modules_of(Path("runs/c"))
+    assert sys.path[0] == str(run)
 
 
 @pytest.mark.parametrize("absent", [Absent.mean, Absent.zeros])
@@ -305,6 +350,24 @@ def test_an_absent_party_is_an_error_by_default_and_nothing_is_written(run: Path
         predict_host(Path("runs/h"), Path("predictions.csv"), data=Path("new_bank.csv"), wait=0.3)
 
 
+@pytest.mark.parametrize(
+    ("absent", "stand_in"), [(Absent.mean, "the mean embedding of training"), (Absent.zeros, "zeros")]
+)
+def test_an_evaluation_without_a_party_says_what_stood_in_for_it(
+    run: Path, absent: Absent, stand_in: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_host(Path("runs/h"), Path("new_bank.csv"), absent=absent, wait=0.3)
+
+    found = read_summary(run / "runs/h/evaluation-1")
+    page = (run / "runs/h/evaluation-1/report.html").read_text()
+    assert found.with_stand_ins == found.sets["new rows"].rows == 60
+    assert found.facts["rows with stand-ins"] == "60" and found.facts["stand-ins"] == stand_in
+    assert found.facts["absent parties"] == "shop"
+    assert f"60 of 60 rows were predicted with stand-ins ({stand_in})" in page
+    assert "60 rows, 60 with stand-ins" in page and "all parties" not in page
+    assert "60 rows of these with stand-ins" in capsys.readouterr().err
+
+
 def test_an_evaluation_that_cannot_be_written_leaves_no_folder(run: Path) -> None:
     (run / "file").touch()
 
@@ -315,6 +378,7 @@ def test_an_evaluation_that_cannot_be_written_leaves_no_folder(run: Path) -> Non
         )
 
     assert isinstance(said.error, OutputError) and "cannot write file/evaluation" in str(said.error)
+    assert "recover" not in str(said.error) and "give the command again" in str(said.error)
 
 
 # --- what is wrong with a request ---------------------------------------------------------------------------------
@@ -392,8 +456,14 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     "more runs than tables": (
         lambda: None,
         ("serve", "collaborator", "--run", "runs/c", "--run", "runs/c", "--data", "new_shop.csv"),
-        "2 runs, 1 tables",
+        "2 runs, 1 table, 0 id columns and 0 host keys are given",
     ),
+    "a key that is none": (
+        lambda: None,
+        ("serve", "collaborator", "--run", "runs/c", "--data", "new_shop.csv", "--host-key", "short"),
+        "a text of 5 characters is no public key",
+    ),
+    "a key that is none, once": (lambda: None, (*SHOP, "--host-key", "short"), "is no public key"),
 }
 
 
@@ -414,6 +484,55 @@ def test_a_wrong_request_is_one_message_and_nothing_is_written(run: Path, what: 
     assert said.code == 1 and said.error is not None
     assert text in str(said.error)
     assert "\n" not in str(said.error)
+
+
+# --- serving, as a process --------------------------------------------------------------------------------------------
+
+
+def another_task_of(folder: Path, copy: Path) -> str:
+    """Let a copy of a party's run be that of another task, which is completed; return its id."""
+    shutil.copytree(folder, copy)
+    made = read_manifest(copy)
+    store = open_directory(Settings.from_env()).store
+    task = store.create("again", made.parties).id
+    for status in (TaskStatus.GATHERING, TaskStatus.ALIGNING, TaskStatus.ONGOING, TaskStatus.COMPLETED):
+        store.move(task, status)
+    store.set_party(task, made.parties[0], role="host")
+    write_manifest(copy, replace(made, task_id=task))
+    return task
+
+
+def test_a_process_serves_two_runs_within_limits_and_each_to_the_holder_of_its_key(run: Path) -> None:
+    task = another_task_of(Path("runs/c"), Path("runs/c2"))
+    shutil.copytree("runs/h", "runs/h2")
+    write_manifest(Path("runs/h2"), replace(read_manifest(Path("runs/h2")), task_id=task))
+    right, wrong = load(run / "home" / "keys", "bank").public.decode(), KeyPair.generate().public.decode()
+    Path("ids.txt").write_text("p1030\np1001\n")
+    words = ["serve", "collaborator", "--rows-per-session", "30"]
+    for folder, key in (("runs/c", right), ("runs/c2", wrong)):
+        words += ["--run", folder, "--data", "new_shop.csv", "--host-key", key]
+    log = run / "serving.txt"
+    command = [sys.executable, "-m", "heterofed", *words]
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as server:
+        try:
+            too_many = heterofed(*HOST, "--data", "new_bank.csv")
+            fewer = heterofed(*HOST, "--data", "new_bank.csv", "--ids", "ids.txt")
+            host = ("predict", "host", "--run", "runs/h2", "--out", "p2.csv", "--data", "new_bank.csv", "--wait", "3")
+            refused = heterofed(*host)
+        finally:
+            server.send_signal(signal.SIGTERM)
+
+    assert "NotAllowed" in str(too_many.error) and "asks for more than 30 rows in a session" in str(too_many.error)
+    assert (fewer.code, fewer.err.splitlines()[-1]) == (0, "predictions.csv has 2 rows (2 predicted)")
+    assert isinstance(refused.error, PeerTimeout) and "shop" in str(refused.error)
+    said = log.read_text()
+    assert server.returncode == 0 and said.splitlines()[-1] == "served 1 session"
+    assert f"the host bank of task {task} comes with another key than the one given" in said
+    assert "Traceback" not in said
+    events = [account_in(each) for each in ("runs/c", "runs/c2")]
+    assert [each["event"] for each in events[0]] == [*ACCOUNT, "closed", *ACCOUNT, "asked", "closed"]
+    assert [each["outcome"].partition(":")[0] for each in events[0] if "outcome" in each] == ["NotAllowed", "completed"]
+    assert [(each["event"], each["outcome"].partition(":")[0]) for each in events[1]] == [("refused", "NotAllowed")]
 
 
 # --- serving several runs -----------------------------------------------------------------------------------------

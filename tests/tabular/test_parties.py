@@ -15,7 +15,7 @@ from torch import nn
 from heterofed import ConfigError, DataError, HeterofedError, Settings, run_locally
 from heterofed.errors import EmbeddingError
 from heterofed.report import can_report, read_summary
-from heterofed.scheduler.predicting.predictions import RowStatus
+from heterofed.scheduler.predicting.predicted import RowStatus
 from heterofed.simulate import predict_locally
 from heterofed.tables import hash_split
 from heterofed.tabular import TableCollaborator, TableHost, load_run
@@ -127,6 +127,31 @@ def test_the_end_of_a_training_is_a_report_a_card_and_a_run_that_can_be_predicte
         asking.evaluate_predictions(predictions, tmp_path / "new")
     scored = read_summary(tmp_path / "new")
     assert [each.rows for each in scored.sets.values()] == [50] and scored.facts["rows without a prediction"] == "10"
+    assert scored.with_stand_ins == 0 and not scored.remarks and "rows with stand-ins" not in scored.facts
+    assert "50 rows, all parties" in (tmp_path / "new" / "report.html").read_text()
+
+
+@pytest.mark.skipif(not can_report(), reason="scikit-learn and matplotlib are not installed")
+def test_rows_that_are_scored_with_stand_ins_and_rows_without_a_label_are_counted(tmp_path: Path) -> None:
+    train(tmp_path, people(300), label="ill", rounds=1, batch_size=32)
+    new = people(60, seed=5)
+    new[0]["ill"] = new[0]["ill"].astype("Int64").mask(new[0]["id"].isin(new[1]["id"][:3]))
+    asking = TableHost.from_run(tmp_path / "host", new[0], labelled=True, unlabelled="drop")
+    answering = TableCollaborator.from_run(tmp_path / "c1", new[1][:50])
+
+    with predict_locally(asking, answering, absent="mean") as predictions:
+        asking.evaluate_predictions(predictions, tmp_path / "new")
+
+    found = read_summary(tmp_path / "new")
+    assert found.sets["new rows"].rows == 57 and found.with_stand_ins == 10
+    assert found.facts == {
+        "rows": "57",
+        "rows without a label": "3",
+        "rows with stand-ins": "10",
+        "stand-ins": "the mean embedding of training",
+    }
+    page = (tmp_path / "new" / "report.html").read_text()
+    assert "57 rows, 10 with stand-ins" in page and "10 of 57 rows were predicted with stand-ins (the mean" in page
 
 
 def test_predictions_come_in_the_order_asked_and_in_the_labels_own_unit(tmp_path: Path) -> None:
@@ -250,7 +275,7 @@ def test_a_new_table_has_to_have_what_the_model_takes(finished: Path) -> None:
 
     with pytest.raises(DataError, match="lacks 1 of"):
         TableCollaborator.from_run(finished / "c1", other.drop(columns="dose"))
-    with pytest.raises(ConfigError, match="has no label column 'ill'"):
+    with pytest.raises(ConfigError, match="has no label column 'ill'; expected the label of the training"):
         TableHost.from_run(finished / "host", host.drop(columns="ill"), labelled=True)
     with pytest.raises(DataError, match="has no id column 'id'"):
         TableCollaborator.from_run(finished / "c1", other.rename(columns={"id": "number"}))

@@ -8,8 +8,9 @@ import pytest
 
 from heterofed.config import Settings
 from heterofed.errors import ConfigError
-from heterofed.tasks import Directory, HostAddress, TaskStore, open_directory
+from heterofed.tasks import Directory, GuestList, HostAddress, TaskStore, open_directory
 from heterofed.tasks.client import HubClient
+from heterofed.tasks.directory import host_in
 from heterofed.tasks.joined import Joined, pin, read_joined, remember
 
 KEY, FALSE_KEY, SHOP_KEY = b"k" * 40, b"f" * 40, b"s" * 40
@@ -91,10 +92,10 @@ def test_a_key_that_is_pinned_wins_over_what_the_record_lists(tmp_path: Path) ->
     honest = Directory(store, tmp_path, {})
     pinned = Directory(store, tmp_path, {task_id: {"bank": KEY}})
 
-    assert honest.host_of(task_id) == HostAddress("bank", "tcp://127.0.0.1:1", FALSE_KEY)
-    assert pinned.host_of(task_id) == HostAddress("bank", "tcp://127.0.0.1:1", KEY)
-    assert (pinned.party_of(task_id, FALSE_KEY), pinned.party_of(task_id, KEY)) == (None, "bank")
-    assert pinned.party_of(task_id, SHOP_KEY) == "shop"
+    assert host_in(honest.find(task_id)) == HostAddress("bank", "tcp://127.0.0.1:1", FALSE_KEY)
+    assert host_in(pinned.find(task_id)) == HostAddress("bank", "tcp://127.0.0.1:1", KEY)
+    guests = GuestList(pinned, task_id)
+    assert [guests.party_of(key) for key in (FALSE_KEY, KEY, SHOP_KEY)] == [None, "bank", "shop"]
     assert pinned.find(task_id).party("bank").key_trusted
 
 
@@ -104,5 +105,5 @@ def test_a_record_cannot_give_a_pinned_key_to_another_party(tmp_path: Path) -> N
     store.set_party(task_id, "mill", public_key=SHOP_KEY)
     directory = Directory(store, tmp_path, {task_id: {"shop": SHOP_KEY}})
 
-    assert directory.party_of(task_id, SHOP_KEY) == "shop"
+    assert GuestList(directory, task_id).party_of(SHOP_KEY) == "shop"
     assert directory.find(task_id).party("mill").public_key is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import product
 from typing import Any
@@ -103,6 +104,13 @@ def test_a_party_is_found_by_its_name_or_the_error_names_the_others() -> None:
     assert task.feature_keys == ("a", "b")
     with pytest.raises(ConfigError, match=r"task id1 has no party 'c'; expected one of a, b\. Use the feature_key"):
         task.party("c")
+
+
+def test_a_task_knows_its_host_once_it_is_launched() -> None:
+    task = Task("id1", "t", S.CREATED, datetime.now(timezone.utc), None, (Party("a", role="collaborator"), Party("b")))
+    assert task.host is None
+    launched = replace(task, parties=(task.parties[0], Party("b", role="host")))
+    assert launched.host is launched.parties[1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One model on several processes, as far as one process can show; `tests/scheduler/test_replicas.py` has the rest."""
+"""One model on several processes, as far as one process can show; `tests/scheduler/replicas` has the rest."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ import os
 import pytest
 import torch
 
+from heterofed.cores import cores
 from heterofed.training import threads
-from heterofed.training.threads import cores, threads_each, use_threads
+from heterofed.training.threads import threads_each, use_threads
 
 
 def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,26 +83,17 @@ def test_what_moves_afterwards_does_not_move_the_moments() -> None:
     assert moments.first["weight"].item() == 1.0
 
 
-def test_the_mean_weights_can_be_put_into_a_model() -> None:
-    model = model_with(0.0)
-
-    moments_of((1.0,), (2.0,)).mean_into(model)
-
-    assert next(model.parameters()).item() == 1.5
-
-
 def test_a_model_of_other_parameters_is_refused() -> None:
     moments = moments_of((1.0,), (2.0,))
 
-    for act in (moments.collect, moments.mean_into, lambda model: moments.drawn(model, 0, 0).__enter__()):
+    for act in (moments.collect, lambda model: moments.drawn(model, 0, 0).__enter__()):
         with pytest.raises(ConfigError, match="those of other parameters"):
             act(nn.Linear(2, 1, bias=False))
 
 
-@pytest.mark.parametrize("act", [lambda each: each.sample(0, 0), lambda each: each.mean_into(nn.Linear(1, 1))])
-def test_moments_of_nothing_are_refused(act: Any) -> None:
+def test_moments_of_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match="one round or more with SwagHook"):
-        act(SwagMoments())
+        SwagMoments().sample(0, 0)
 
 
 @pytest.mark.parametrize("state", [{}, {"collected": 1, "first": {"a": torch.ones(1)}, "second": {}}])

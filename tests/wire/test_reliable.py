@@ -1033,3 +1033,19 @@ def test_a_connection_that_is_cut_again_and_again_loses_nothing(monkeypatch: pyt
         for end in ends.values():
             end.close(0)
     star.close()
+
+
+def test_what_comes_soon_is_said_to_the_transport_below() -> None:
+    hub = MemoryHub(HOST)
+    told: list[bool] = []
+
+    class Listening(FaultyTransport):
+        def expect_soon(self, soon: bool) -> None:
+            told.append(soon)
+            super().expect_soon(soon)
+
+    with Brisk(Listening(hub.transport(HOST), seed=1)) as end:
+        end.expect_soon(True)
+        end.expect_soon(False)
+
+    assert told == [True, False]

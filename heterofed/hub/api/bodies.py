@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
+from heterofed.hub.access import UserRole
 from heterofed.tasks.course import ReportKind
-from heterofed.tasks.model import LONGEST_LIFE, PartyStatus, TaskStatus
+from heterofed.tasks.model import LONGEST_LIFE, PartyStatus, Role, TaskStatus
+from heterofed.tasks.options import UncertaintyName
 
 LARGEST = 2**31 - 1
 """What every database takes as an integer."""
@@ -40,7 +42,7 @@ class NewTask(Body):
     lives_for_s: Seconds | None = None
     rounds: Count | None = None
     options: Options | None = None
-    uncertainty: Literal["swag"] | None = None
+    uncertainty: UncertaintyName | None = None
 
 
 class Reason(Body):
@@ -61,7 +63,7 @@ class PartyChange(Body):
 
     status: PartyStatus | None = None
     reason: Text | None = None
-    role: Literal["host", "collaborator"] | None = None
+    role: Role | None = None
     public_key: Word | None = None
     endpoint: Word | None = None
 
@@ -124,13 +126,13 @@ class NewUser(Body):
     """A user."""
 
     name: Word
-    role: Literal["owner", "party", "viewer"]
+    role: UserRole
 
 
 class TokenWish(Body):
     """What a token is for."""
 
-    role: Literal["owner", "party", "viewer"] | None = None
+    role: UserRole | None = None
     expires_in: Seconds | None = None
     label: Annotated[str, Field(max_length=100)] = ""
 

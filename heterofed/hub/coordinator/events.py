@@ -59,20 +59,20 @@ class ModelTrainerEvent(ABC):
 
 
 class TrainingRoundFinished(ModelTrainerEvent):
-    """Every participant has finished a round."""
+    """Every awaited party has finished a round."""
 
     def _usual_round(self) -> int:
         return self.training.round + 1
 
     def ready(self) -> bool:
-        """Whether each participant has said so."""
+        """Whether each of them has said so."""
         return not self.training.missing(ReportKind.ROUND_FINISHED, self.round)
 
     def handle(self) -> None:
         """Count the round.
 
         Raises:
-            ConfigError: a participant has not finished it.
+            ConfigError: an awaited party has not finished it.
         """
         waiting_for = self.training.missing(ReportKind.ROUND_FINISHED, self.round)
         if waiting_for:
@@ -97,20 +97,20 @@ class TrainingRoundFinished(ModelTrainerEvent):
 
 
 class SWAGRoundFinished(TrainingRoundFinished):
-    """Every participant has collected the moments of its weights after a round. They stay where they are."""
+    """Every awaited party has collected the moments of its weights after a round. They stay where they are."""
 
     def _usual_round(self) -> int:
         return self.training.round
 
     def ready(self) -> bool:
-        """Whether each participant has said so, and the round itself was counted."""
+        """Whether each of them has said so, and the round itself was counted."""
         return self.training.round >= self.round and not self.training.missing(ReportKind.SWAG_FINISHED, self.round)
 
     def handle(self) -> None:
         """Check that nobody is missing.
 
         Raises:
-            ConfigError: a participant has not said so.
+            ConfigError: an awaited party has not said so.
         """
         waiting_for = self.training.missing(ReportKind.SWAG_FINISHED, self.round)
         if waiting_for:
@@ -153,7 +153,7 @@ class ModelTestFinished(ModelTrainerEvent):
 class PartyLost(ModelTrainerEvent):
     """The host waits for a party whose link is down.
 
-    In a split network nobody can go on without it, and mostly it comes back. So it stays a participant; a host that
+    In a split network nobody can go on without it, and mostly it comes back. So it is awaited still; a host that
     has waited long enough says TaskFailed.
     """
 

@@ -161,7 +161,7 @@ class TaskFailedNotification(TrainingNotification):
 
 
 def receivers_of(training: Training, *, owners: bool = False) -> tuple[Receiver, ...]:
-    """Return the participants of a training, and with `owners` those users of the task who are none of them."""
+    """Return the awaited parties of a training, and with `owners` those users of the task who are none of them."""
     members = (
         sa.select(member_table.c.role, member_table.c.feature_key, user_table.c.id, user_table.c.message_endpoint)
         .join(user_table, user_table.c.id == member_table.c.user_id)
@@ -171,7 +171,7 @@ def receivers_of(training: Training, *, owners: bool = False) -> tuple[Receiver,
     rows = training.connection.execute(members).all()
     users = {row.feature_key: row for row in rows if row.feature_key is not None}
     found = []
-    for party in training.participants:
+    for party in training.awaited:
         user = users.get(party)
         found.append(
             Receiver(party, user.id, user.message_endpoint is not None) if user else Receiver(party, None, False)

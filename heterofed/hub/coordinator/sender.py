@@ -187,7 +187,7 @@ class Sender:
 
 def _remove(training: Training, party: str, cause: str) -> tuple[Work, ...]:
     """Let nobody wait for a party any more; return what was only waiting for it."""
-    if party not in training.participants:
+    if party not in training.awaited:
         return ()
     training.removed[party] = cause
     training.save()

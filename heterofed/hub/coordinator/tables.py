@@ -11,7 +11,7 @@ training_table = sa.Table(
     metadata,
     sa.Column("task_id", sa.ForeignKey("tasks.id"), primary_key=True),
     sa.Column("state", sa.String(1), nullable=False),
-    sa.Column("round", sa.Integer, nullable=False),  # the last one that every participant has finished
+    sa.Column("round", sa.Integer, nullable=False),  # the last one that every party has finished
     sa.Column("target_rounds", sa.Integer),  # NULL: the host decides when it is done
     sa.Column("options", sa.Text, nullable=False),  # JSON object
     sa.Column("uncertainty_method", sa.String(16), nullable=False),

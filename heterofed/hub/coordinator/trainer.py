@@ -97,7 +97,7 @@ class ModelTrainer:
     def recheck(self) -> None:
         """Go on with every round that was only waiting for a party that is not waited for any more."""
         training = self.training
-        if not training.participants:
+        if not training.awaited:
             if training.is_running:
                 self.fail("no party is left that could be waited for")
             return

@@ -60,7 +60,7 @@ class Training:
 
     state: TrainingState = TrainingState.INITIAL
     round: int = 0
-    """The last round that every participant has finished; 0 before the first."""
+    """The last round that every party has finished; 0 before the first."""
 
     target_rounds: int | None = None
     """None: the host decides when it is done."""
@@ -155,7 +155,7 @@ class Training:
         self.connection.execute(event_table.insert().values(task_id=self.task_id, at=time.time(), **event))
 
     @property
-    def participants(self) -> tuple[str, ...]:
+    def awaited(self) -> tuple[str, ...]:
         """The parties that are waited for."""
         return tuple(key for key in self.parties if key not in self.removed)
 
@@ -165,14 +165,14 @@ class Training:
         return self.state in (TrainingState.ONGOING, TrainingState.SWAG_ROUND)
 
     def missing(self, kind: ReportKind, round: int) -> tuple[str, ...]:
-        """Return the participants that have not reported this of this round. A party counts once, whatever it sends."""
+        """Return the awaited parties that have not reported this of this round; each counts once, whatever it sends."""
         said = sa.select(report_table.c.party).where(
             report_table.c.task_id == self.task_id,
             report_table.c.kind == kind.value,
             report_table.c.round == round,
         )
         there = set(self.connection.scalars(said))
-        return tuple(key for key in self.participants if key not in there)
+        return tuple(key for key in self.awaited if key not in there)
 
     def rounds_reported(self, kind: ReportKind, beyond: int) -> tuple[int, ...]:
         """Return the rounds after `beyond` of which some party has reported this, in order."""
@@ -183,14 +183,3 @@ class Training:
         )
         rounds = rounds.distinct()
         return tuple(sorted(self.connection.scalars(rounds)))
-
-    def describe(self) -> Mapping[str, object]:
-        """Return what people may see of it, as plain JSON."""
-        return {
-            "state": self.state.name,
-            "round": self.round,
-            "rounds": self.target_rounds,
-            "participants": list(self.participants),
-            "removed": dict(self.removed),
-            "cause": self.cause,
-        }

@@ -194,7 +194,7 @@ def shown(value: float) -> str:
 
 def model_files(task: Task, outputs: Sequence[Output]) -> tuple[list[Output], str]:
     """Return the host's model files, the one that holds all of them first; or none, and why."""
-    host = next((party.feature_key for party in task.parties if party.role == "host"), None)
+    host = task.host.feature_key if task.host else None
     mine = [each for each in outputs if each.party == host]
     files = [each for each in mine if each.name == "model.zip"] or [each for each in mine if each.name.endswith(".pt")]
     if files:

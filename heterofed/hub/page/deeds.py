@@ -110,7 +110,7 @@ async def invitation_sheet(place: Place, task: Task, party: str, done: Done) -> 
             f"{until} It is not shown again; another one can be made at any time.",
             "hint",
         )
-        if not any(each.role == "host" and each.endpoint for each in task.parties):
+        if task.host is None or not task.host.endpoint:
             Words("p", "The host is not up yet; where it listens, the hub tells the party then.", "hint")
 
         async def close() -> None:

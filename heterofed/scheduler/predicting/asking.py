@@ -12,11 +12,12 @@ from torch import Tensor
 
 from heterofed.errors import AlignmentError, EmbeddingError, HeterofedError
 from heterofed.features.alignment import digest_of_places, same
-from heterofed.features.embedder import EmbeddingForm
+from heterofed.features.form import EmbeddingForm
 from heterofed.frames.forms import Blob
 from heterofed.frames.messages import MOST_ASKED, Ask, BatchesEnd, Draw, Embedding, Proceed
 from heterofed.frames.precision import unpack_as
-from heterofed.protocol.session import TEST_AHEAD
+from heterofed.frames.tensors import DTYPE_NAMES, TORCH_DTYPES
+from heterofed.protocol.phases import TEST_AHEAD
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.waits import Deadline
 
@@ -25,6 +26,10 @@ Places = NDArray[np.int64]
 
 Form = tuple[str, tuple[int, ...]]
 """Name of the dtype and shape of one row of an embedding."""
+
+MADE_ALIKE = frozenset({("bfloat16", "float32"), ("float32", "bfloat16"), ("float64", "float32")})
+"""Dtype of an answer, and that of the training which may have made it: a party may predict with mixed precision and
+train without it, or the other way; and what crosses with a precision that was agreed on arrives as float32."""
 
 
 class Asker:
@@ -142,15 +147,23 @@ class Asker:
         return found
 
     def _checked(self, peer: str, values: Tensor) -> Tensor:
+        """Return embeddings as the model that was trained gave them, which the infer model has learnt to take.
+
+        Raises:
+            EmbeddingError: they are those of another model.
+        """
         form = self._expected.get(peer)
-        if form is not None and tuple(values.shape[1:]) != tuple(form[1]):
+        if form is None:
+            return values
+        (before, shape), now = form, DTYPE_NAMES[values.dtype]
+        if tuple(values.shape[1:]) != tuple(shape) or (now != before and (now, before) not in MADE_ALIKE):
             raise EmbeddingError(
-                f"sent an embedding of shape {tuple(values.shape[1:])} for each row",
+                f"sent an embedding of {now} and shape {tuple(values.shape[1:])} for each row",
                 party=peer,
-                expected=f"{tuple(form[1])}, as in training",
+                expected=f"{before} and {tuple(shape)}, as in training",
                 advice="Load the model that was trained in this run.",
             )
-        return values
+        return values if now == before else values.to(TORCH_DTYPES[before])
 
     def _end(self, batches: int) -> None:
         deadline = Deadline(self._timeout_s, self._link.clock)

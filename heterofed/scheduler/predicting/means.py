@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from heterofed.errors import ConfigError
-from heterofed.files import write_whole
+from heterofed.files import refused, write_whole
 from heterofed.frames.tensors import TORCH_DTYPES
 from heterofed.scheduler.manifest import RunManifest
 from heterofed.scheduler.predicting.predictions import Predictions
@@ -33,13 +33,21 @@ def take_means(predictions: Predictions, ids: list[str]) -> dict[str, Tensor]:
     return {party: (each / len(ids)).to(kinds[party]) for party, each in sums.items()}
 
 
-def write_means(folder: Path, means: Mapping[str, Tensor]) -> Path:
-    """Write the means, whole or not at all.
+def write_means(folder: Path, means: Mapping[str, Tensor]) -> tuple[Path, ...]:
+    """Write the means, whole or not at all; where there are none, remove those of a run before.
+
+    Returns:
+        The path of the file, if there is one.
 
     Raises:
         OutputError: they cannot be written.
     """
-    return write_whole(folder / NAME, lambda file: torch.save(dict(means), file))
+    path = folder / NAME
+    if not means:
+        with refused(path):
+            path.unlink(missing_ok=True)
+        return ()
+    return (write_whole(path, lambda file: torch.save(dict(means), file)),)
 
 
 def read_means(folder: Path, manifest: RunManifest) -> dict[str, Tensor]:
@@ -81,8 +89,9 @@ def stand_ins(absent: str, manifest: RunManifest, means: Mapping[str, Tensor]) -
     if absent == "zeros":
         if missing := [each for each in others if each not in manifest.embeddings]:
             raise ConfigError(
-                f"absent is 'zeros', but this run does not know the embedding of {', '.join(missing)}",
-                expected="a run in which every party's embedding was seen",
+                f"absent is 'zeros', but this run has not noted how wide the embedding of {', '.join(missing)} is",
+                expected="a run in which every party has sent one",
+                advice="Wait for all parties (absent='fail'), or train again.",
             )
         shapes = {each: manifest.embeddings[each] for each in others}
         return {each: torch.zeros(1, *shape, dtype=TORCH_DTYPES[dtype]) for each, (dtype, shape) in shapes.items()}

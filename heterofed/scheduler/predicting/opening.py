@@ -6,44 +6,32 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from heterofed.errors import ConfigError, PeerGone, PeerRestarted, TaskAborted, WireError
 from heterofed.features.alignment import checked_ids
 from heterofed.frames.messages import Completed, CompleteTask, Split
 from heterofed.protocol.phases import Role
-from heterofed.scheduler.admitting import check_doors
+from heterofed.scheduler.admitting import check_batching
 from heterofed.scheduler.gathering import gather
 from heterofed.scheduler.leaving import dismiss
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.manifest import RunManifest
 from heterofed.scheduler.matching import job_of, match_as_host
+from heterofed.scheduler.moments import read_moments
 from heterofed.scheduler.predicting.asking import Asker
 from heterofed.scheduler.predicting.drawing import Drawing
-from heterofed.scheduler.predicting.evaluating import evaluating
 from heterofed.scheduler.predicting.loading import load_weights
 from heterofed.scheduler.predicting.means import read_means, stand_ins
-from heterofed.scheduler.predicting.moments import read_moments
+from heterofed.scheduler.predicting.predicted import Absent
 from heterofed.scheduler.predicting.predictions import Predictions
+from heterofed.scheduler.predicting.seat import BACK_WITHIN_S, FAREWELL_S, standing_of_run
 from heterofed.scheduler.seat import Seat, as_failure
 from heterofed.scheduler.splitting import compare_splits, describe_split
-from heterofed.scheduler.standing import Standing
+from heterofed.training.evaluating import evaluating
 
 if TYPE_CHECKING:
     from heterofed.scheduler.host import HostScheduler
-
-Absent: TypeAlias = Literal["fail", "mean", "zeros"]
-
-BACK_WITHIN_S = 5.0
-"""How long a link may be down in a session for predictions, which is soon opened again."""
-
-FAREWELL_S = 10.0
-"""How long the last words of a session may take."""
-
-
-def standing_of_run(manifest: RunManifest) -> Standing:
-    """Return what a party says of the run that it has loaded."""
-    return Standing(run=bytes.fromhex(manifest.run), points=(manifest.rounds,))
 
 
 @contextmanager
@@ -94,6 +82,7 @@ def predicting(
                 parties=manifest.parties,
                 absent=[each for each in manifest.parties[1:] if each not in session.link.peers],
                 stand_ins=instead,
+                policy=absent,
                 means=means,
                 drawing=Drawing(party, partial(read_moments, folder, manifest)),
             )
@@ -151,11 +140,11 @@ class _Session:
             max_rounds=None,
             calculation_timeout_s=party.calculation_timeout,
             standing=standing_of_run(self._manifest),
-            wait_s=wait_s,
+            timeout_s=wait_s,
             purpose="predict",
             without_the_late=may_be_absent,
         )
-        check_doors(gathered.check_ins, party.feature_key, own_batches=False, shuffle=True)
+        check_batching(gathered.check_ins, party.feature_key, own_batches=False, shuffle=True)
         if not link.peers:
             seat.progress.say("no other party is there; all embeddings but our own are stand-ins")
             return (), None
@@ -164,10 +153,7 @@ class _Session:
         # A host without any of the ids asks about one that nobody has: the others need not know that it has none.
         found = match_as_host(link, own or [secrets.token_hex(16)], job, seat.progress).ids or []
         ours = describe_split([], found, gathered.session)
-        for _ in link.peers:
-            peer, theirs = link.expect(
-                Split, from_=link.peers, waiting_for="digest of the shared ids", timeout_s=party.data_channel_timeout[1]
-            )
+        for peer, theirs in link.collect(Split, "digest of the shared ids", party.data_channel_timeout[1]).items():
             compare_splits(peer, theirs, party.feature_key, ours)
         link.broadcast(ours, room_s)
         seat.progress.say(f"{len(found)} of {len(own)} ids can be predicted with {', '.join(link.peers)}")
@@ -187,8 +173,7 @@ class _Session:
         link = self.link
         try:
             link.broadcast(CompleteTask(self._manifest.rounds), FAREWELL_S)
-            for peer in link.peers:
-                link.expect(Completed, from_=[peer], waiting_for="last word", timeout_s=FAREWELL_S)
+            link.collect(Completed, "last word", FAREWELL_S)
             dismiss(link)
         except (WireError, TaskAborted) as error:
             self._seat.progress.say(f"the session ended without a last word: {error}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
 from heterofed.uncertainty import Spread
+
+Absent: TypeAlias = Literal["fail", "mean", "zeros"]
+"""What is done where an embedding is not there: nothing, or what stands in for it."""
 
 
 class RowStatus(Enum):

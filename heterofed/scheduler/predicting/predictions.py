@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError, HeterofedError
 from heterofed.features.batches import RoundOrder
-from heterofed.frames.messages import Draw, DrawMethod
+from heterofed.frames.messages import MOST_ASKED, Draw, DrawMethod
 from heterofed.grads.cut_layer import device_of
-from heterofed.scheduler.checks import check_count
 from heterofed.scheduler.predicting.asking import Asker, Stream
 from heterofed.scheduler.predicting.drawing import Drawing
-from heterofed.scheduler.predicting.evaluating import batches_of
-from heterofed.scheduler.predicting.predicted import PredictedBatch, RowStatus, SpreadBatch
+from heterofed.scheduler.predicting.embedding import batches_of
+from heterofed.scheduler.predicting.predicted import Absent, PredictedBatch, RowStatus, SpreadBatch
 from heterofed.scheduler.predicting.several import (
     ROWS_OF_A_DRAW,
     Several,
@@ -32,13 +32,7 @@ from heterofed.training.devices import moved
 if TYPE_CHECKING:
     from heterofed.scheduler.host_course import HostCourse
 
-__all__ = ["PredictedBatch", "Predictions", "RowStatus", "SpreadBatch"]
-
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
-
-MOST_ROWS = 65_536
-"""Rows of one batch at most."""
-
 
 V = TypeVar("V")
 B = TypeVar("B", bound=PredictedBatch)
@@ -76,6 +70,7 @@ class Predictions:
         parties: Sequence[str],
         absent: Sequence[str] = (),
         stand_ins: Mapping[str, Tensor] | None = None,
+        policy: Absent = "fail",
         means: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.asked = tuple(asked)
@@ -84,6 +79,8 @@ class Predictions:
         """All parties of the task, the host first."""
         self.absent = tuple(absent)
         """The parties that are not here."""
+        self.policy: Absent = policy
+        """What is done where a party, or its embedding of an id, is not here."""
         self._party = party
         self._known = frozenset(known)
         self._places = {each: place for place, each in enumerate(shared)}
@@ -211,7 +208,7 @@ class Predictions:
         if isinstance(ids, str):
             raise ConfigError("the ids are one str", expected="a list of ids")
         self._check_free()
-        return self.asked if ids is None else ids, min(size, MOST_ROWS)
+        return self.asked if ids is None else ids, min(size, MOST_ASKED)
 
     def _check_free(self) -> None:
         if self._over:
@@ -247,7 +244,7 @@ class Predictions:
 
     def _more(self, ids: Sequence[str], start: int) -> bool:
         """Whether there is something to predict from here on, or so many rows that they are better told apart."""
-        return len(ids) - start > MOST_ROWS or any(
+        return len(ids) - start > MOST_ASKED or any(
             self._status(ids[place]) is not RowStatus.UNKNOWN for place in range(start, len(ids))
         )
 

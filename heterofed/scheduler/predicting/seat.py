@@ -15,9 +15,11 @@ from heterofed.scheduler.doors import CollaboratorDoor, HostDoor
 from heterofed.scheduler.launch import seat_in
 from heterofed.scheduler.manifest import RunManifest
 from heterofed.scheduler.record import StoreRecord
+from heterofed.scheduler.standing import Standing
 from heterofed.tasks.guests import GuestList
 from heterofed.tasks.model import PartyStatus, Task, TaskStatus
 from heterofed.training.threads import use_threads
+from heterofed.wire.keys import check_public_key
 
 if TYPE_CHECKING:
     from heterofed.config import Settings
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 GONE_WITHIN_S = 3.0
 """How long the host of a session that is over may stay announced before it is taken for one that opens another."""
 
+BACK_WITHIN_S = 5.0
+"""How long a link may be down in a session for predictions, which is soon opened again."""
+
+FAREWELL_S = 10.0
+"""How long the last words of a session may take."""
+
 Look = Callable[[], None]
 """Called now and then in every wait; may raise to end it."""
 
@@ -39,7 +47,7 @@ def prediction_seat(
     *,
     wait_s: float,
     look: Look = lambda: None,
-    host_key: bytes | None = None,
+    host_key: bytes | str | None = None,
 ) -> AbstractContextManager[Seat]:
     """Give a party its place in the task that its run was of.
 
@@ -51,14 +59,16 @@ def prediction_seat(
         host_key: the only public key that is the host, for a collaborator; None: the one that it had in the run.
 
     Raises:
-        ConfigError: there is no such task here, it is not completed, or this party runs already.
+        ConfigError: `host_key` is no key, or cannot be looked at without encryption; there is no such task here, it is
+            not completed, or this party runs already.
     """
+    given = None if host_key is None else _checked(host_key, party)
     use_threads(party.settings.threads)
-    key = (host_key or manifest.host_key.encode("ascii")) or None
     if manifest.role == "host":
         open_door: Any = _HostDoor
     else:
-        open_door = partial(_CollaboratorDoor, wait_s=wait_s, host_key=key if party.settings.encryption else None)
+        known = manifest.host_key.encode("ascii") if party.settings.encryption else None
+        open_door = partial(_CollaboratorDoor, wait_s=wait_s, known_key=known or None, given_key=given)
     return seat_in(
         manifest.task_id,
         party.feature_key,
@@ -69,6 +79,27 @@ def prediction_seat(
         make_record=partial(_Record, looking=look),
         open_door=open_door,
     )
+
+
+def _checked(host_key: bytes | str, party: Scheduler) -> bytes:
+    """Return a public key that somebody gave.
+
+    Raises:
+        ConfigError: see `prediction_seat`.
+    """
+    if not party.settings.encryption:
+        raise ConfigError(
+            "a host_key is given, and encryption is off",
+            party=party.feature_key,
+            expected="encryption (HETEROFED_ENCRYPTION): without it nobody shows a key",
+            advice="Set it at all parties, or leave the key out.",
+        )
+    return check_public_key(host_key if isinstance(host_key, str) else host_key.decode("ascii", "replace"))
+
+
+def standing_of_run(manifest: RunManifest) -> Standing:
+    """Return what a party says of the run that it has loaded."""
+    return Standing(run=bytes.fromhex(manifest.run), points=(manifest.rounds,))
 
 
 class _Record(StoreRecord):
@@ -113,11 +144,14 @@ class _CollaboratorDoor(CollaboratorDoor):
         record: StoreRecord,
         *,
         wait_s: float,
-        host_key: bytes | None,
+        known_key: bytes | None,
+        given_key: bytes | None,
     ) -> None:
         self._wait_s = wait_s
         self._left_at = -math.inf
-        self._host_key = host_key
+        self._known_key = known_key
+        self._given_key = given_key
+        self._shown_key: bytes | None = None
         super().__init__(directory, task, feature_key, settings, progress, record)
 
     @property
@@ -143,8 +177,20 @@ class _CollaboratorDoor(CollaboratorDoor):
             return None
         return found
 
+    def host_public_key(self) -> bytes | None:
+        """Return the key of the host that was there last, whether it was the right one or not."""
+        return self._shown_key
+
     def _check(self, address: HostAddress) -> None:
-        if self._host_key is not None and address.public_key != self._host_key:
+        self._shown_key = address.public_key
+        if self._given_key is not None and address.public_key != self._given_key:
+            raise NotAllowed(
+                f"the host {address.feature_key} of task {self._task.id} comes with another key than the one given",
+                party=self._me,
+                expected="the key given as host_key (--host-key)",
+                advice="Ask its people for its key (`heterofed keys show`).",
+            )
+        if self._given_key is None and self._known_key is not None and address.public_key != self._known_key:
             raise NotAllowed(
                 f"the host {address.feature_key} of task {self._task.id} comes with another key than in the training",
                 party=self._me,

@@ -7,8 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from heterofed.checks import check_count
 from heterofed.errors import NotAllowed
-from heterofed.scheduler.checks import check_count, check_seconds
+from heterofed.frames.messages import MOST_ASKED
+from heterofed.scheduler.checks import check_seconds
+from heterofed.words import counted
 
 WINDOW_S = 60.0
 
@@ -23,10 +26,17 @@ class ServeLimits:
 
     sessions_per_minute: int | None = None
     """Each session matches ids, so it tells the host which of those that it asks about are here. None: any number."""
+    ids_per_session: int | None = None
+    """How many ids a host may ask about in one session, found here or not; a session of more is refused before any of
+    them is answered. Together with `sessions_per_minute` it bounds how many in a minute. With the `ecdh` protocol a
+    host that cheats can ask about up to 32 more, in the place of its spot checks. None: any number."""
     rows_per_minute: int | None = None
     """Over all sessions; None: any number."""
     rows_per_session: int | None = None
     """None: any number."""
+    batch_rows: int = MOST_ASKED
+    """How many rows of one batch a host may have this party load and embed, which takes memory; up to four batches are
+    in memory at a time. Hosts ask in batches of the size of the training unless they say otherwise."""
     idle_s: float = 600.0
     """How long a host may say nothing while its session is open, in seconds; 0: for ever."""
     all_parties: bool = False
@@ -34,8 +44,9 @@ class ServeLimits:
     learns only which ids all share, and from a session of two which ids these two do."""
 
     def __post_init__(self) -> None:
-        for name in ("sessions_per_minute", "rows_per_minute", "rows_per_session"):
+        for name in ("sessions_per_minute", "ids_per_session", "rows_per_minute", "rows_per_session"):
             check_count(name, getattr(self, name), 1, or_none="any number")
+        check_count("batch_rows", self.batch_rows, 1)
         check_seconds("idle_s", self.idle_s)
 
 
@@ -72,14 +83,32 @@ class Allowance:
         most = self.limits.sessions_per_minute
         if most is not None and len(self._sessions) >= most:
             raise NotAllowed(
-                f"more than {most} sessions were opened in a minute",
+                f"the host opens more than {counted(most, 'session')} in a minute",
                 expected=f"at most {most}",
                 advice="Wait a minute; ask for all rows in one session.",
             )
         self._sessions.append(now)
 
-    def ask(self, rows: int) -> None:
+    def match(self, ids: int) -> None:
+        """Look at how many ids a session asks about.
+
+        Raises:
+            NotAllowed: they are too many.
+        """
+        most = self.limits.ids_per_session
+        if most is not None and ids > most:
+            raise NotAllowed(
+                f"the session asks about {counted(ids, 'id')}",
+                expected=f"at most {most}",
+                advice="Open it for fewer ids (`ids`, --ids), and the next ones in another session.",
+            )
+
+    def ask(self, rows: int, at_once: int) -> None:
         """Count rows that are asked for.
+
+        Args:
+            rows: how many.
+            at_once: in batches of how many.
 
         Raises:
             NotAllowed: they are too many.
@@ -87,14 +116,21 @@ class Allowance:
         limits, now = self.limits, self._clock()
         while self._rows and self._rows[0][0] <= now - WINDOW_S:
             self._rows_now -= self._rows.popleft()[1]
+        if at_once > limits.batch_rows:
+            raise NotAllowed(
+                f"the host asks for {at_once} rows in one batch",
+                expected=f"at most {limits.batch_rows}",
+                advice=f"Ask with batch_size={limits.batch_rows} (--batch-size), or less.",
+            )
         if limits.rows_per_session is not None and self.rows + rows > limits.rows_per_session:
             raise NotAllowed(
-                f"more than {limits.rows_per_session} rows were asked for in a session",
+                f"the host asks for more than {counted(limits.rows_per_session, 'row')} in a session",
                 expected=f"at most {limits.rows_per_session}",
+                advice="Ask for the others in another session.",
             )
         if limits.rows_per_minute is not None and self._rows_now + rows > limits.rows_per_minute:
             raise NotAllowed(
-                f"more than {limits.rows_per_minute} rows were asked for in a minute",
+                f"the host asks for more than {counted(limits.rows_per_minute, 'row')} in a minute",
                 expected=f"at most {limits.rows_per_minute}",
                 advice="Wait a minute, or ask for fewer at a time.",
             )

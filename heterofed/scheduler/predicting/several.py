@@ -9,10 +9,10 @@ from typing import Any, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError
 from heterofed.frames.messages import Draw, DrawMethod
 from heterofed.metrics.progress import logger
-from heterofed.scheduler.checks import check_count
 from heterofed.uncertainty import Spread, interpret
 
 ROWS_OF_A_DRAW = 2048

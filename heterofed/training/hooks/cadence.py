@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from heterofed.checks import check_count
 from heterofed.errors import ConfigError
 from heterofed.metrics.progress import logger
 from heterofed.metrics.storage import EventStorage
@@ -25,17 +26,6 @@ def checked_every(every: str) -> Every:
     raise ConfigError(f"every is {every!r}", expected='"batch" or "round"')
 
 
-def checked_count(name: str, number: object, least: int) -> int:
-    """Return a whole number.
-
-    Raises:
-        ConfigError: it is none, or below `least`.
-    """
-    if isinstance(number, int) and not isinstance(number, bool) and number >= least:
-        return number
-    raise ConfigError(f"{name} is {number!r}", expected=f"a whole number, {least} or more")
-
-
 class PeriodicHook(HookBase):
     """Calls `act` at the end of every `period`-th batch or round of training.
 
@@ -50,7 +40,8 @@ class PeriodicHook(HookBase):
     """
 
     def __init__(self, period: int, every: str) -> None:
-        self.period = checked_count("period", period, 0)
+        check_count("period", period, 0)
+        self.period = period
         self.every = checked_every(every)
         own_step = type(self).after_step is PeriodicHook.after_step
         if own_step and (self.every == "round" or not self.period):

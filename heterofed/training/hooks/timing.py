@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from heterofed.checks import check_count
 from heterofed.metrics.progress import Progress, clock, logger, make_progress
 from heterofed.training.hooks.base import HookBase
-from heterofed.training.hooks.cadence import checked_count
 
 
 class IterationTimer(HookBase):
@@ -28,7 +28,8 @@ class IterationTimer(HookBase):
     patient = True
 
     def __init__(self, warmup_iter: int = 3) -> None:
-        self._warmup_iter = checked_count("warmup_iter", warmup_iter, 0)
+        check_count("warmup_iter", warmup_iter, 0)
+        self._warmup_iter = warmup_iter
         self._batches = 0
         self._began = self._ended = self._run_began = time.perf_counter()
         self._batches_s = self._between_s = 0.0
@@ -102,12 +103,12 @@ class ProgressBar(HookBase):
         progress: Progress | Callable[[], Progress] | None = None,
         rows_total: int | Callable[[], int] | None = None,
     ) -> None:
+        if not callable(rows_total):
+            check_count("rows_total", rows_total, 0, or_none="what the round before had")
         self._progress_of = progress
         self._progress = None if callable(progress) else progress
         self._own: Progress | None = None
-        self._rows_total = (
-            rows_total if callable(rows_total) or rows_total is None else checked_count("rows_total", rows_total, 0)
-        )
+        self._rows_total = rows_total
         self._rows = self._rows_before = 0
 
     def before_train(self) -> None:

@@ -15,7 +15,8 @@ from heterofed.errors import ConfigError, PeerGone, PeerRefused, PeerTimeout
 from heterofed.wire.keys import KEY_CHARACTERS, KeyPair
 from heterofed.wire.parts import Part, Signal, from_parts, to_parts
 from heterofed.wire.transport import Buffer, Delivery
-from heterofed.wire.zeromq.sockets import AT_ONCE, End, as_milliseconds, naming, only_loopback
+from heterofed.wire.zeromq.sockets import End, as_milliseconds, naming, only_loopback
+from heterofed.wire.zeromq.watch import AT_ONCE
 
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MOST_S = 2.0

@@ -19,8 +19,9 @@ from heterofed.wire.parts import Part, Signal, from_parts, to_parts
 from heterofed.wire.transport import Buffer, Delivery, Doorkeeper
 from heterofed.wire.zeromq.descriptors import raise_descriptor_limit
 from heterofed.wire.zeromq.gate import ZAP_DOMAIN, Gate
-from heterofed.wire.zeromq.sockets import AT_ONCE, End, as_milliseconds, named_in, only_loopback
+from heterofed.wire.zeromq.sockets import End, as_milliseconds, named_in, only_loopback
 from heterofed.wire.zeromq.strangers import CONNECTIONS, Notices
+from heterofed.wire.zeromq.watch import AT_ONCE
 
 PROBE_PAUSE_S = 0.5
 """A link that is suspected or down is probed this often."""

@@ -19,6 +19,7 @@ from heterofed.wire.keys import KeyPair
 from heterofed.wire.parts import PIECE_BYTES, Part, keep
 from heterofed.wire.transport import Buffer, Transport
 from heterofed.wire.zeromq.slices import short_slices
+from heterofed.wire.zeromq.watch import AT_ONCE, Watch
 
 _MONITOR_ADDRESS = "inproc://heterofed.monitor"
 _HANDSHAKE_S = 10.0
@@ -29,7 +30,6 @@ _LARGEST_BLOCK_BYTES = (32 << 20) - (64 << 10)
 """glibc adapts to no larger ones."""
 
 _MORE = int(zmq.SNDMORE)
-AT_ONCE = int(zmq.NOBLOCK)
 
 logger = logging.getLogger(__name__)
 
@@ -143,12 +143,17 @@ class End(Transport):
             self._socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public)
             self._socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret)
         self._socket.monitor(_MONITOR_ADDRESS, monitored)
+        self._watch = Watch(self._socket.recv)
         self._monitor = self._context.socket(zmq.PAIR)
         # No limit: libzmq's network thread would stand still at a full monitor until we read it.
         self._monitor.setsockopt(zmq.RCVHWM, 0)
         self._monitor.connect(_MONITOR_ADDRESS)
         self._news = zmq.Poller()
         self._news.register(self._monitor, zmq.POLLIN)
+
+    def expect_soon(self, soon: bool) -> None:
+        """See `Transport.expect_soon`: waits for small messages stay awake for a moment."""
+        self._watch.soon = soon
 
     def keep(self, frames: Sequence[Buffer]) -> list[Buffer]:
         """See `Transport.keep`. The one copy of a big frame is in libzmq's memory, and every send refers to it."""
@@ -187,13 +192,15 @@ class End(Transport):
                 if timeout_ms != self._receive_timeout_ms:
                     self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
                     self._receive_timeout_ms = timeout_ms
-                part = receive(copy=False)
+                part = self._watch.wait(timeout_ms)
         except zmq.Again:
             return None
         parts = [part]
         while part.more:
             part = receive(copy=False)
             parts.append(part)
+        if timeout_ms:
+            self._watch.note_size(sum(map(len, parts)))
         return parts
 
     def _refuse_closed(self) -> None:

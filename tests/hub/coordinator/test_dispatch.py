@@ -9,12 +9,12 @@ import pytest
 from heterofed.errors import ConfigError, UnknownTask
 from heterofed.hub.coordinator import dispatch
 from heterofed.hub.coordinator.dispatch import Work
-from heterofed.hub.coordinator.options import TrainerOptions
 from heterofed.hub.coordinator.rows import add_event
 from heterofed.hub.coordinator.training import TrainingState
 from heterofed.hub.coordinator.work import Outcome
 from heterofed.tasks import TaskStatus
 from heterofed.tasks.database import Database
+from heterofed.tasks.options import TrainerOptions
 from tests.hub.coordinator.course import HOST, KINDS, SHOP, Course
 
 
@@ -187,7 +187,7 @@ def test_a_party_that_is_lost_is_waited_for(course: Course) -> None:
 
     assert course.say(HOST, KINDS.PARTY_LOST, 1, {"party": SHOP, "reason": "no sign for 2 s"}) == [Outcome.DONE]
 
-    assert course.training().participants == (HOST, SHOP)
+    assert course.training().awaited == (HOST, SHOP)
     assert len(course.told()) == 2
     course.all_say(KINDS.ROUND_FINISHED, 1)
     assert course.training().round == 1
@@ -252,20 +252,6 @@ def test_a_cancelled_task_stays_cancelled_and_the_parties_hear_of_it(course: Cou
     assert course.store.get(course.id).status is TaskStatus.CANCELLED
     assert course.bodies()[-1] == {"round": 0, "reason": "the task was cancelled: wrong columns"}
     assert course.training().state is TrainingState.ERROR
-
-
-def test_what_people_may_see_of_a_training_is_plain(course: Course) -> None:
-    course.start()
-    course.all_say(KINDS.ROUND_FINISHED, 1)
-
-    assert course.training().describe() == {
-        "state": "ONGOING",
-        "round": 1,
-        "rounds": 3,
-        "participants": [HOST, SHOP],
-        "removed": {},
-        "cause": None,
-    }
 
 
 def test_options_are_kept_with_the_training(database: Database) -> None:

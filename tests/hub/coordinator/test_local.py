@@ -165,4 +165,4 @@ def test_a_rejection_is_followed_up_by_itself(course: Course) -> None:
         with running(course.database):
             until(lambda: course.training().round == 1)
 
-    assert course.training().participants == (HOST,)
+    assert course.training().awaited == (HOST,)

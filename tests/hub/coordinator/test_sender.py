@@ -180,7 +180,7 @@ def test_a_rejection_removes_the_party_and_the_others_hear_of_it(course: Course,
 
     assert len(shop.got) == 1
     assert states(course) == ["REJECTED", "REJECTED"]
-    assert course.training().participants == (HOST,)
+    assert course.training().awaited == (HOST,)
     assert course.told(HOST)[-1] == ("CLIENT_REMOVED", 0)
     assert course.told(None) == [("CLIENT_REMOVED", 0)]
     reason = f"its message endpoint answered {status}"
@@ -252,7 +252,7 @@ def test_an_owner_who_does_not_hear_of_a_removal_is_not_removed_too(
 
     assert states(course, None) == ["REJECTED" if status == 403 else "FAILED"]
     assert course.training().state is TrainingState.ONGOING
-    assert course.training().participants == (HOST,)
+    assert course.training().awaited == (HOST,)
 
 
 def test_a_redirect_is_not_followed(course: Course, shop: Endpoint) -> None:

@@ -12,11 +12,11 @@ from heterofed.hub.coordinator.events import (
     SWAGRoundFinished,
     TrainingRoundFinished,
 )
-from heterofed.hub.coordinator.options import TrainerOptions
 from heterofed.hub.coordinator.trainer import ModelTrainer, SWAGModelTrainer
 from heterofed.hub.coordinator.training import Training, TrainingState, UncertaintyMethod
 from heterofed.tasks import TaskStatus
 from heterofed.tasks.database import Database
+from heterofed.tasks.options import TrainerOptions
 from tests.hub.coordinator.course import HOST, KINDS, SHOP, Course
 
 NONE, SWAG = UncertaintyMethod.NONE, UncertaintyMethod.SWAG

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from msgspec.structs import replace
+from torch import nn
 
 from heterofed import (
     AlignmentError,
@@ -29,12 +30,13 @@ from heterofed import (
 from heterofed.features.batches import shuffled
 from heterofed.frames.messages import MOST_ASKED, Ask, Embedding
 from heterofed.frames.tensors import pack
-from heterofed.protocol.session import TEST_AHEAD, Session
+from heterofed.protocol.phases import TEST_AHEAD
+from heterofed.protocol.session import Session
 from heterofed.scheduler.link import Link
 from heterofed.scheduler.manifest import read_manifest, write_manifest
-from heterofed.scheduler.predicting.predictions import RowStatus
+from heterofed.scheduler.predicting.predicted import RowStatus
 from heterofed.simulate import predict_locally, run_locally
-from heterofed.tasks.directory import open_directory, open_local
+from heterofed.tasks.directory import host_in, open_directory, open_local
 from heterofed.tasks.model import PartyStatus, TaskStatus
 from tests.own_batches import OwnCollaborator, OwnHost
 from tests.scheduler.predicting.parties import (
@@ -435,7 +437,7 @@ def test_new_processes_predict_the_same_bits_and_a_killed_one_ends_the_session()
     found = open_directory(quick()).find(task)
     assert found.status is TaskStatus.COMPLETED
     assert {each.status for each in found.parties} == {PartyStatus.FINISHED}
-    assert open_directory(quick()).host_of(task) is None
+    assert host_in(open_directory(quick()).find(task)) is None
 
 
 def test_a_session_over_sockets_is_answered_and_both_sides_are_free_afterwards() -> None:
@@ -631,10 +633,11 @@ def test_a_row_that_is_not_shared_is_not_given_away(runs: Runs) -> None:
         ({"digest": b"0" * 16}, AlignmentError, "sent 16 rows of other ids"),
         ({"batch": 1}, RemoteProtocolError, "Embedding of batch 1 at batch 0"),
         ({"round": 9}, RemoteProtocolError, "of round 9 in round 2"),
-        ({"wide": True}, EmbeddingError, r"sent an embedding of shape \(8,\)"),
+        ({"form": (8, torch.float32)}, EmbeddingError, r"of float32 and shape \(8,\).*expected float32 and \(4,\)"),
+        ({"form": (4, torch.float16)}, EmbeddingError, r"of float16 and shape \(4,\).*expected float32 and \(4,\)"),
         ({"short": True}, AlignmentError, "sent 15 rows"),
     ],
-    ids=["other-ids", "batch", "round", "wide", "short"],
+    ids=["other-ids", "batch", "round", "wide", "half", "short"],
 )
 def test_a_collaborator_that_answers_something_else_is_found_out(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], error: type[Exception], words: str
@@ -648,8 +651,8 @@ def test_a_collaborator_that_answers_something_else_is_found_out(
         first = said[0]
         if isinstance(first, Embedding):
             fields = dict(change)
-            if fields.pop("wide", False):
-                fields["values"] = pack(torch.zeros(first.rows, 8))
+            if form := fields.pop("form", None):
+                fields["values"] = pack(torch.zeros(first.rows, form[0], dtype=form[1]))
             if fields.pop("short", False):
                 fields |= {"values": pack(torch.zeros(first.rows - 1, 4)), "rows": first.rows - 1}
             said[0] = replace(first, **fields)
@@ -667,6 +670,27 @@ def test_a_collaborator_that_answers_something_else_is_found_out(
     ):
         values_of(predictions)
     assert caught.value.party == "c1"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_what_training_may_have_made_of_an_embedding_is_made_of_it_again(runs: Runs, dtype: torch.dtype) -> None:
+    folder, trained = runs(2)
+
+    class Other(Knowing):
+        """Has the model in another dtype."""
+
+        def make_feature_model(self) -> nn.Module:
+            return super().make_feature_model().to(dtype)
+
+        def load_batch(self, ids: list[str]) -> Any:
+            return super().load_batch(ids).to(dtype)
+
+    with predict_locally(host_of(folder), Other(out_dir=folder / "c1", settings=quick())) as predictions:
+        projection = next(predictions.projections(EVERYBODY[:3]))[1]
+        assert projection["c1"].dtype == torch.float32
+        found = values_of(predictions, EVERYBODY[:3])
+    for id_, values in found.items():
+        assert torch.allclose(values, trained.concluded[id_], atol=0.1)
 
 
 # --- at the end of training -------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from heterofed.scheduler.link import Link
 from heterofed.scheduler.manifest import read_manifest
 from heterofed.scheduler.predicting import predictions as module
 from heterofed.scheduler.predicting.drawing import part_of
-from heterofed.scheduler.predicting.predictions import Predictions, RowStatus, SpreadBatch
+from heterofed.scheduler.predicting.predicted import RowStatus, SpreadBatch
+from heterofed.scheduler.predicting.predictions import Predictions
 from heterofed.scheduler.predicting.serve_limits import ServeLimits
 from heterofed.simulate import predict_locally, run_locally
 from heterofed.tasks.directory import open_local
