@@ -21,7 +21,7 @@ from heterofed.cores import cores
 AWAKE_S = 0.002
 """The longest time to stay awake in one wait, and so the longest wait that is a short one."""
 
-SMALL_BYTES = 128 << 10
+SMALL_BYTES = 1 << 20
 """The largest message after which a wait stays awake."""
 
 AT_ONCE = int(zmq.NOBLOCK)
