@@ -15,8 +15,10 @@ import msgspec
 from heterofed.errors import (
     FrameError,
     HeterofedError,
+    PeerGone,
     PeerRefused,
     PeerRestarted,
+    PeerTimeout,
     RemoteProtocolError,
     TaskAborted,
 )
@@ -34,6 +36,9 @@ TELL_IN_S = 2.0
 
 FIRST_PROBE_S = 0.5
 """How long an acknowledgement may take before the line asks what has come: a break may be too short to be noticed."""
+
+AT_ONCE_S = 0.001
+"""Enough for a send that does not have to wait for room."""
 
 HEARD_WITHIN_S = 2.0
 """How long a host that has given up stays for its peers to hear why."""
@@ -120,9 +125,14 @@ class Line:
             self._left_out[peer] = why
 
     def _turn_away(self, peer: str) -> None:
+        """Tell a peer that was left out, if that is possible at once: the others do not wait for it.
+
+        Raises:
+            PeerRestarted: a peer was started anew, which the transport says only once.
+        """
         word = Abort(party=self.party, error=PeerRefused.__name__, reason=self._left_out[peer][:2000])
-        with suppress(HeterofedError):
-            self._transport.send(peer, self._codec.encode(word), TELL_IN_S)
+        with suppress(PeerTimeout, PeerGone):
+            self._transport.send(peer, self._codec.encode(word), AT_ONCE_S)
 
     def _give_up_on(self, peer: str, message: Abort) -> None:
         if not self.sessions[peer].over and self.tell(peer, message, TELL_IN_S / len(self.sessions)):
@@ -203,6 +213,9 @@ class Line:
             return self._heard(*self._apart.popleft())
         try:
             delivery = self._transport.receive(timeout_s)
+            if delivery is not None and delivery.sender in self._left_out:
+                self._turn_away(delivery.sender)
+                return None
         except PeerRestarted as restarted:
             peer = restarted.party or ""
             if peer in self._left_out:
@@ -216,9 +229,6 @@ class Line:
             return None
         peer = delivery.sender
         session = self.sessions.get(peer)
-        if session is None and peer in self._left_out:
-            self._turn_away(peer)
-            return None
         if session is None:
             raise RemoteProtocolError("is not a party of this session", party=peer)
         self.meter.bytes_received += size_of(delivery.frames)

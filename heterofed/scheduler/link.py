@@ -26,7 +26,7 @@ from heterofed.frames.messages import AnyMessage, Paused, StillMatching
 from heterofed.frames.together import join
 from heterofed.protocol.phases import Role
 from heterofed.scheduler.absence import Absences
-from heterofed.scheduler.line import BETWEEN_SESSIONS, Line, printable
+from heterofed.scheduler.line import AT_ONCE_S, BETWEEN_SESSIONS, Line, printable
 from heterofed.scheduler.waits import Deadline
 from heterofed.wire.transport import Transport
 
@@ -39,9 +39,6 @@ LOOK_AROUND_S = 0.5
 
 MAILBOX_MESSAGES = 64
 """More than a peer can have said before it waits for us."""
-
-AT_ONCE_S = 0.001
-"""Enough for a send that does not have to wait for room."""
 
 
 class Link(Line):

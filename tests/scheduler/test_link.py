@@ -645,3 +645,39 @@ def test_a_dismissal_reaches_the_others_though_a_party_has_just_been_started_aga
     dismiss(ends.host)
 
     assert ends.c1.expect(Dismissed, from_=["host"], waiting_for="word", timeout_s=3)[1] == Dismissed()
+
+
+def test_a_party_that_was_left_out_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = Ends()
+    ends.c1.send("host", HELLO)
+    ends.host.expect(CheckIn, from_=["c1"], waiting_for="check-in", timeout_s=1)
+    ends.host.leave_out(["c2"], "the session has begun without it")
+
+    def deaf(to: str, frames: Any, timeout_s: float = 0.0) -> None:
+        assert to == "c2"
+        time.sleep(min(timeout_s, 1.0))
+        raise PeerTimeout("its queue is full")
+
+    monkeypatch.setattr(ends.host._transport, "send", deaf)
+    for _ in range(5):
+        ends.c2._transport.send("host", [b"anything"], 1.0)
+    began = time.monotonic()
+    with pytest.raises(PeerTimeout):
+        ends.host.expect(Split, from_=["c1"], waiting_for="split", timeout_s=0.2)
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_restart_that_shows_while_a_party_is_turned_away_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = Ends()
+    ends.c1.send("host", HELLO)
+    ends.host.expect(CheckIn, from_=["c1"], waiting_for="check-in", timeout_s=1)
+    ends.host.send("c1", WELCOME)
+    ends.host.leave_out(["c2"], "the session has begun without it")
+
+    def restarted(to: str, frames: Any, timeout_s: float = 0.0) -> None:
+        raise PeerRestarted("was started anew", party="c1")
+
+    monkeypatch.setattr(ends.host._transport, "send", restarted)
+    ends.c2._transport.send("host", [b"anything"], 1.0)
+    with pytest.raises(PeerRestarted):
+        ends.host.expect(Split, from_=["c1"], waiting_for="split", timeout_s=1)
